@@ -3,6 +3,7 @@
 mod account;
 mod assign;
 mod check;
+mod copy;
 mod create;
 mod end_grace;
 mod expire;
@@ -46,6 +47,7 @@ pub(crate) enum Command {
     Check(check::Check),
     Top(top::Top),
     Verify(verify::Verify),
+    Copy(copy::Copy),
     Limiter(limiter::Limiter),
     Migrate(Box<migrate::Migrate>),
 }
@@ -69,6 +71,7 @@ impl Command {
             Self::Check(command) => command.run(pepper),
             Self::Top(command) => command.run(pepper),
             Self::Verify(command) => command.run(pepper),
+            Self::Copy(command) => command.run(pepper),
             Self::Limiter(command) => command.run(),
             Self::Migrate(command) => command.run(pepper),
         }

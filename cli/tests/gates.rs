@@ -408,3 +408,38 @@ fn described_window_is_that_of_the_gate() {
             .expect_usage_error(&[part]);
     }
 }
+
+#[test]
+fn copy_is_a_gate_with_the_same_keys_and_counts() {
+    let sandbox = sandbox_with_gate();
+    let (key, _) = sandbox.issue(GATE, &["--account", "42"]);
+    sandbox.check(GATE, &key, &["--cost", "7"]);
+    let out = sandbox.run(&["copy", GATE, "backup.gate"]).expect_status(0);
+    assert_eq!(out, "api.gate: copied to backup.gate\n");
+    sandbox.run(&["verify", "backup.gate"]).expect_status(0);
+    let (later, _) = sandbox.issue(GATE, &["--account", "42"]);
+    assert_eq!(sandbox.check("backup.gate", &key, &["--peek"]).1["quotas"][0]["used"], 7);
+    let unknown = (1, "invalid_key", Some("unknown"));
+    assert_eq!(outcome(&sandbox.check("backup.gate", &later, &[])), unknown);
+
+    // A file is replaced only with the option, and only if it is another gate.
+    sandbox.run(&["copy", GATE, "backup.gate"]).expect_failure(&[
+        "backup.gate: a file of that name already exists",
+        "--replace replaces a gate",
+    ]);
+    let copied = sandbox.run(&["copy", GATE, "backup.gate", "--replace", "--json"]).json();
+    let bytes = fs::metadata(sandbox.path(GATE)).unwrap().len();
+    assert_eq!(copied, json!({"gate": GATE, "copy": "backup.gate", "bytes": bytes}));
+    assert_eq!(sandbox.check("backup.gate", &later, &[]).0, 0);
+    sandbox
+        .run(&["copy", GATE, GATE, "--replace"])
+        .expect_failure(&["api.gate: the gate cannot be copied to this path", "is copied"]);
+    fs::write(sandbox.path("notes"), "text".repeat(100)).unwrap();
+    sandbox.run(&["copy", GATE, "notes", "--replace"]).expect_failure(&["notes: ", "not a"]);
+    sandbox.run(&["copy", "missing.gate", "copy"]).expect_failure(&["cannot open missing.gate"]);
+    assert!(!sandbox.path("copy").exists());
+
+    // A copy that is put where a gate is used is what the next request finds.
+    sandbox.run(&["copy", "backup.gate", GATE, "--replace"]).expect_status(0);
+    assert_eq!(sandbox.check(GATE, &key, &["--peek"]).1["quotas"][0]["used"], 7);
+}

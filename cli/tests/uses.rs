@@ -80,10 +80,8 @@ fn uses_continue_after_an_older_gate_is_restored() {
     let sandbox = Sandbox::new();
     sandbox.run(&["create", GATE, "--keys", "1", "--plan", "default=1000/second"]).expect_status(0);
     let (key, key_id) = sandbox.issue(GATE, &["--account", "42"]);
-    let back_up = |name: &str| {
-        fs::copy(sandbox.path(GATE), sandbox.path(name)).unwrap();
-    };
-    let restore = |name: &str| fs::rename(sandbox.path(name), sandbox.path(GATE)).unwrap();
+    let back_up = |name: &str| sandbox.run(&["copy", GATE, name]).expect_status(0);
+    let restore = |name: &str| sandbox.run(&["copy", name, GATE, "--replace"]).expect_status(0);
     let usage = |args: &[&str]| sandbox.run(&[&["usage"], args, &[GATE]].concat());
     let check = |key: &str| assert_eq!(sandbox.check(GATE, key, &["--cost", "5"]).0, 0);
     let counted = |key_id: &str| {

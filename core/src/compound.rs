@@ -36,6 +36,7 @@ use crate::http::{
 use crate::outcome::{Outcome, Reason};
 use crate::quota::MAX_QUOTAS;
 use crate::quotas::{QuotaState, Quotas};
+use crate::reservation::{Reserve, TallyNumbers};
 use crate::section::Section;
 use crate::sections::{MAX_WARNINGS, Warnings};
 use crate::sort::sort_by_key;
@@ -61,7 +62,7 @@ pub(crate) type Position = (u64, u64);
 pub(crate) use self::sealed::Steps;
 
 mod sealed {
-    use super::{Charging, Clock, Compound, Refusal, TallyVerdict, Verdict};
+    use super::{Charging, Clock, Compound, Reserve, TallyNumbers, TallyVerdict, Verdict};
 
     /// The steps of a compound charge for one part. A part has one tally or more.
     pub trait Steps<C: Clock> {
@@ -79,23 +80,9 @@ mod sealed {
             false
         }
 
-        /// Returns how many milliseconds the clock of its reservation is ahead.
-        fn clock_offset_ms(&self) -> i64 {
-            0
-        }
-
-        /// Reserves what the tallies need. Returns why that is refused.
-        fn reserve(&self, _tallies: &mut [TallyVerdict]) -> Option<Refusal> {
-            None
-        }
-
-        /// Gives back what was reserved.
-        fn release(&self, _tallies: &[TallyVerdict]) {}
-
-        /// Shows what could be reserved. Returns why that would be refused.
-        fn peek_reservation(&self, _tallies: &mut [TallyVerdict]) -> Option<Refusal> {
-            None
-        }
+        /// Returns what reserves for its tallies, and what numbers them; `None` if they need no
+        /// reservation.
+        fn reservation(&self) -> Option<(&dyn Reserve, &dyn TallyNumbers)>;
 
         /// Counts what the whole charge came to, in the counts of uses.
         fn count(&self, _part: usize, _compound: &Compound) {}
@@ -394,7 +381,9 @@ pub fn peek_all<C: Clock>(parts: &[&dyn Part<C>], clock: C) -> Result<Compound, 
 /// Returns how many milliseconds the clock for a request of these parts is ahead of the system
 /// clock: that of the first part whose [reservation](crate::Reserve) has another clock.
 pub fn clock_offset_ms<C: Clock>(parts: &[&dyn Part<C>]) -> i64 {
-    parts.iter().map(|part| part.clock_offset_ms()).find(|&offset| offset != 0).unwrap_or(0)
+    let reservations = parts.iter().filter_map(|part| part.reservation());
+    let mut offsets = reservations.map(|(reservation, _)| reservation.clock_offset_ms());
+    offsets.find(|&offset| offset != 0).unwrap_or(0)
 }
 
 /// Charges one part, which has at most as many verdicts as there is room for, or only probes it.
@@ -525,7 +514,8 @@ impl Charging<'_, '_> {
         for (number, part) in parts.iter().enumerate() {
             let its = self.compound.tallies_of(number);
             let first = its.start;
-            let refused = part.peek_reservation(&mut self.compound.tallies[its]);
+            let Some((reservation, table)) = part.reservation() else { continue };
+            let refused = reservation.peek(table, &mut self.compound.tallies[its]);
             if let Some(Refusal { index, verdict }) = refused
                 && let Some(refused) = self.compound.tallies.get_mut(first + index)
             {
@@ -540,10 +530,13 @@ impl Charging<'_, '_> {
         for (number, part) in parts.iter().enumerate() {
             let its = self.compound.tallies_of(number);
             let first = its.start;
-            let refused = part.reserve(&mut self.compound.tallies[its]);
+            let Some((reservation, table)) = part.reservation() else { continue };
+            let refused = reservation.reserve(table, &mut self.compound.tallies[its]);
             let Some(Refusal { index, verdict }) = refused else { continue };
             for (number, part) in parts[..number].iter().enumerate().rev() {
-                part.release(&self.compound.tallies[self.compound.tallies_of(number)]);
+                let Some((reservation, table)) = part.reservation() else { continue };
+                let its = self.compound.tallies_of(number);
+                reservation.release(table, &self.compound.tallies[its]);
             }
             self.refund_first(self.tallies.len(), parts, clock);
             if let Some(refused) = self.compound.tallies.get_mut(first + index) {
@@ -689,7 +682,8 @@ impl Compound {
     /// `None` unless the request is admitted.
     ///
     /// If the outcome is [`Outcome::Unavailable`], it is what could not be given back, because it
-    /// moves to the other gate. The caller refunds it there before it checks again.
+    /// moves to the other gate. The caller returns it there by
+    /// [`Gate::refund_left`](crate::Gate::refund_left) before it checks again.
     pub fn charge(&self, part: usize) -> Option<Charge> {
         let mut charge = Charge::EMPTY;
         for tally in self.tallies.iter().filter(|tally| tally.part() == part) {

@@ -46,6 +46,7 @@ use crate::tally::{Layout, PackedLimits};
 #[doc(inline)]
 pub use crate::time::TOLERANCE_MS;
 use crate::time::{Clock, Timestamp};
+use crate::window::Window;
 
 /// An outcome and the next word, small enough for two registers. [`quotas`] computes the state of
 /// each window from the word.
@@ -157,8 +158,22 @@ pub fn refund(
     now: Timestamp,
     charge: TallyCharge,
 ) -> Decision {
+    refund_in(layout, limits, word, now, charge, |_| true)
+}
+
+/// Returns the units of a charge as [`refund`] does, only to those windows for which `has` returns
+/// true.
+#[inline]
+pub(crate) fn refund_in(
+    layout: &Layout,
+    limits: &Limits,
+    word: u64,
+    now: Timestamp,
+    charge: TallyCharge,
+    has: impl Fn(Window) -> bool,
+) -> Decision {
     let mut tally = TallyAt::new(layout, limits, word, now);
-    let next = if tally.give_back(charge) { tally.word } else { word };
+    let next = if tally.give_back(charge, has) { tally.word } else { word };
     Decision::new(Outcome::Admitted, next)
 }
 
@@ -372,13 +387,15 @@ impl<'l> TallyAt<'l> {
         }
     }
 
-    /// Subtracts the units of `charge` from the counts that hold them, and returns whether any
-    /// count changed.
-    fn give_back(&mut self, charge: TallyCharge) -> bool {
+    /// Subtracts the units of `charge` from the counts that hold them, of the windows for which
+    /// `has` returns true, and returns whether any count changed.
+    #[inline]
+    fn give_back(&mut self, charge: TallyCharge, has: impl Fn(Window) -> bool) -> bool {
         let layout = self.layout;
         let (now, charged) = (layout.stamp(self.word), layout.stamp_at(charge.at));
         let before = self.word;
-        for index in 0..layout.len() {
+        let windows = layout.windows().iter();
+        for (index, _) in windows.enumerate().filter(|&(_, &window)| has(window)) {
             let previous = match layout
                 .window_index(index, now)
                 .checked_sub(layout.window_index(index, charged))

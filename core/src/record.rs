@@ -315,6 +315,11 @@ impl<'m> RecordRef<'m> {
         self.line.load(SEQUENCE)
     }
 
+    /// Returns how often the record was written, counted round.
+    pub(crate) fn writes(self) -> u16 {
+        u16::try_from(sequence(self.last_word()) / 2).unwrap_or(0)
+    }
+
     /// Returns whether the line still holds, or is about to hold, the record that was read. It
     /// compares the key id and word 7.
     #[inline]

@@ -233,26 +233,34 @@ fn each_change_of_a_key_changes_two_words() {
     let (_, record) = issue(&gate);
     let read = || {
         let words = gate.record_words().find(|(key_id, _)| *key_id == Some(record.key_id));
-        (gate.change_word(), words.unwrap().1)
+        (gate.change_word(), words.unwrap().1, gate.record_writes(record.key_id))
     };
     let mut before = read();
     gate.check(None, 1, at(1));
     assert_eq!(read(), before, "a check changes no key");
     let mut administrator = gate.administer().unwrap();
     let id = record.key_id;
-    for change in 0..5 {
+    for change in 0..6 {
         match change {
             0 => drop(administrator.rotate(id, end(90), false, entropy(5), at(1)).unwrap()),
             1 => administrator.expire(id, end(400)).unwrap(),
             2 => administrator.assign(id, "default").unwrap(),
             3 => administrator.set_scopes(id, &["read"]).unwrap(),
+            4 => {
+                let before = administrator.read(id);
+                administrator.write_again(id).unwrap();
+                assert_eq!(administrator.read(id), before);
+            }
             _ => administrator.revoke(id).unwrap(),
         }
         let after = read();
         assert_ne!(after.0, before.0, "change {change}");
         assert_ne!(after.1, before.1, "change {change}");
+        assert_eq!(after.2, before.2 + 1, "change {change}");
         before = after;
     }
+    let other = KeyId::from_number(2).unwrap();
+    assert_eq!(administrator.write_again(other), Err(AdminError::NoSuchKey(other)));
     let held = gate.record_words().filter(|(key_id, _)| key_id.is_some()).count();
     assert_eq!((held, gate.record_words().count()), (1, usize::try_from(KEYS).unwrap()));
 }

@@ -4,8 +4,8 @@
 #![cfg(feature = "sections")]
 
 use keytally_core::{
-    CacheLine, Charge, Gate, GateConfig, Key, KeyId, NotCarried, Outcome, Section, Settlement,
-    Timestamp, Window,
+    CacheLine, Charge, Extras, Gate, GateConfig, Key, KeyId, NotCarried, NotReserving, Outcome,
+    Section, Settlement, Timestamp, Window,
 };
 
 #[expect(dead_code, reason = "each test uses a part of this module")]
@@ -19,7 +19,7 @@ type TestGate = Gate<Vec<CacheLine>>;
 const AT: Timestamp = at(10);
 
 fn successor(old: &TestGate, config: &GateConfig<'_>) -> TestGate {
-    Gate::init_successor(memory(config.lines()), &config.with_id(77), old).unwrap()
+    Gate::init_successor(memory(config.lines()), &config.with_id(old.id() + 77), old).unwrap()
 }
 
 /// Migrates a gate, and returns the new one and what it does not have.
@@ -166,6 +166,55 @@ fn charge_is_refunded_in_a_gate_with_the_same_windows() {
     new.refund(key_id, charge, at(20)).unwrap();
     assert_eq!(peek(&new, &key), [(60, 1000), (3600, 9000)]);
     assert_eq!(new.refund(key_id, Charge::new(0, at(1)), at(20)).unwrap().cost(), 0);
+}
+
+#[test]
+fn charge_of_a_refused_request_returns_to_the_windows_of_both_gates() {
+    let old =
+        gate(&config(4, &[plan("default", "10/minute, 100/hour; team: 50/hour")]).with_teams(4));
+    let (key, key_id) = issue(&old, 1);
+    let charge = old.part(Some(key.expose().as_bytes()), 3).check(at(1)).charge(0).unwrap();
+    let plans = [plan("default", "100/hour, 900/day; team: 50/hour, 70/day")];
+    let (new, _) = migrate(&old, &config(4, &plans).with_teams(4));
+    assert_eq!(left(&new, &key), [("key", vec![97, 900]), ("team", vec![47, 70])].map(named));
+    // Others are charged in the windows that the old gate did not have.
+    assert!(check(&new, &key, at(11)).is_admitted());
+    let returned = new.refund_left(&old, key_id, charge, at(20)).unwrap();
+    assert_eq!(returned.outcome(), Outcome::Admitted);
+    assert_eq!(left(&new, &key), [("key", vec![99, 899]), ("team", vec![49, 69])].map(named));
+
+    // Only the direct successor knows which of its counts have the charge.
+    let charge = new.part(Some(key.expose().as_bytes()), 3).check(at(20)).charge(0).unwrap();
+    assert_eq!(old.refund_left(&new, key_id, charge, at(20)), None);
+    let (last, _) = migrate(&new, &config(4, &plans).with_teams(4));
+    assert_eq!(last.refund_left(&old, key_id, charge, at(20)), None);
+    assert_eq!(left(&last, &key)[0], named(("key", vec![96, 896])));
+    assert_eq!(
+        new.refund_left(&new, key_id, charge, at(20)).unwrap().outcome(),
+        Outcome::Unavailable
+    );
+    new.take_over().undo_migration(at(20));
+    new.refund_left(&new, key_id, charge, at(20)).unwrap();
+    assert_eq!(left(&new, &key)[0], named(("key", vec![99, 899])));
+}
+
+/// The limiting windows of a section, as [`left`] returns them.
+fn named((name, left): (&str, Vec<u32>)) -> (String, Vec<u32>) {
+    (name.to_owned(), left)
+}
+
+#[test]
+fn request_that_is_refused_just_after_a_migration_charges_nothing() {
+    for (sections, teams) in [("100/hour", 0), ("100/hour; team: 900/hour", 4)] {
+        let old = gate(&config(4, &[plan("default", "10/minute")]));
+        let (key, _) = issue(&old, 1);
+        let (new, _) = migrate(&old, &config(4, &[plan("default", sections)]).with_teams(teams));
+        let extras = Some(Extras { usage: None, reservation: Some(&NotReserving) });
+        let text = Some(key.expose().as_bytes());
+        let refused = new.with_extras(extras).check(text, 3, at(11));
+        assert_eq!(refused.outcome(), Outcome::Unavailable);
+        assert_eq!(peek(&new, &key), [(3600, 100)], "{sections}");
+    }
 }
 
 #[test]

@@ -255,6 +255,31 @@ fn charge_without_a_reservation_releases_nothing() {
 }
 
 #[test]
+#[cfg(feature = "sections")]
+fn charge_from_before_a_migration_releases_nothing_of_another_tally() {
+    let (old, key) = gate("10/minute; team: 20/minute");
+    let charge = old.part(bytes(&key), 3).check(at(1)).charge(0).unwrap();
+    let key_id = old.list(at(1)).next().unwrap().key_id;
+    let plans = [plan("default", "10/minute; group write: 9/minute; team: 20/minute")];
+    let config = config(16, &plans).with_teams(4).with_id(77);
+    let new = Gate::init_successor(support::memory(config.lines()), &config, &old).unwrap();
+    let administrator = old.administer().unwrap();
+    let migration = administrator.migration(&new);
+    migration.copy(|problem| panic!("{problem}"));
+    migration.announce(b"new.gate");
+    migration.seal(at(10));
+    migration.publish(at(10));
+    let units = Units::new(5);
+    let new = new.with_extras(Some(Extras { usage: None, reservation: Some(&units) }));
+    new.refund(key_id, charge, at(11)).unwrap();
+    for actual in [1, 5] {
+        let settled = new.settle(key_id, charge, actual, at(11)).unwrap();
+        assert_eq!(settled.uncharged(), actual.saturating_sub(3));
+    }
+    assert_eq!((units.left(), units.calls()), (5, Vec::<Vec<u32>>::new()));
+}
+
+#[test]
 fn peek_shows_what_can_be_reserved_and_reserves_nothing() {
     for sections in ["10/minute", "10/minute; team: 20/minute"] {
         let (gate, key) = gate(sections);

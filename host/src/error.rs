@@ -76,6 +76,13 @@ pub enum Error {
         /// The requested capacity.
         requested: u32,
     },
+    /// A gate cannot be copied to this path. Nothing was changed.
+    Copy {
+        /// The path.
+        path: PathBuf,
+        /// Why not.
+        why: &'static str,
+    },
     /// Such a table is not possible. No file was created.
     Create {
         /// The requested path. `None` in memory.
@@ -242,6 +249,9 @@ impl fmt::Display for Error {
                 "{}: this limiter is for {found} subjects, and {requested} were requested; open it with {found}, or create another file, {ROLL_OVER}",
                 shown(path)
             ),
+            Self::Copy { path, why } => {
+                write!(f, "{}: the gate cannot be copied to this path: {why}", shown(path))
+            }
             Self::Create { path, source } => with_path(path.as_deref(), source, f),
             Self::Entropy(error) => write!(f, "the system provides no random bytes: {error}"),
             Self::Exists { path } => {
@@ -628,6 +638,7 @@ mod tests {
             Error::Admin { path: Some(path()), source: AdminError::NoSuchPlan },
             Error::Attach { path: path(), source: AttachError::Unfinished },
             Error::Capacity { path: path(), found: 1, requested: 2 },
+            Error::Copy { path: path(), why: "it is the gate that is copied" },
             Error::Create { path: Some(path()), source: CreateError::PlanName { index: 1 } },
             Error::Exists { path: path() },
             Error::Fleet { path: path(), source: FleetError::Joined },

@@ -6,7 +6,7 @@ use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 
 use keytally_core::{AttachError, CACHE_LINE_LEN};
-use keytally_core::{BEGINNING_LEN, is_table_beginning};
+use keytally_core::{BEGINNING_LEN, TableKind, is_table_beginning};
 
 use crate::error::Error;
 use crate::map::Mapping;
@@ -91,6 +91,12 @@ impl TableFile {
         if found == *identity { Ok(Some(file)) } else { Err(replaced()) }
     }
 
+    /// Returns whether this is an open file. Never true in memory.
+    pub(crate) fn is(&self, file: &File) -> io::Result<bool> {
+        let Some(OnDisk { identity, .. }) = &self.on_disk else { return Ok(false) };
+        Ok(Identity::new(file)? == *identity)
+    }
+
     /// Returns whether the path still leads to this file. Always true in memory.
     pub(crate) fn is_at_path(&self) -> io::Result<bool> {
         let Some(OnDisk { identity, absolute, .. }) = &self.on_disk else { return Ok(true) };
@@ -114,7 +120,7 @@ pub(crate) fn open_table<T>(
     }
     // The errors of the access check may advise a command that changes the file. Only a table may
     // get such an error.
-    refuse_non_tables(path, &file)?;
+    read_beginning(path, &file)?;
     system::check_table(path, &file, &metadata)?;
     // In a copy with holes, a write to the mapping could find the disk full, which the kernel
     // reports only by SIGBUS.
@@ -148,13 +154,24 @@ pub(crate) fn open_regular(path: &Path) -> Result<File, Error> {
     if kind.is_file() { Ok(file) } else { Err(not_a_file(system::irregular(kind))) }
 }
 
-/// Refuses a file that does not begin as a table does. The error neither repeats the content of
-/// such a file nor advises to change it.
-fn refuse_non_tables(path: &Path, mut file: &File) -> Result<(), Error> {
+/// Opens a table of any kind and version, without its contents. Returns whether it is a gate.
+pub(crate) fn open_any_table(path: &Path) -> Result<(File, bool), Error> {
+    let file = open_regular(path)?;
+    let len = file.metadata().map_err(|error| Error::io("examine", path, error))?.len();
+    if len < CACHE_LINE_LEN as u64 {
+        return Err(Error::TooShort { path: path.into(), len });
+    }
+    let beginning = read_beginning(path, &file)?;
+    Ok((file, beginning[BEGINNING_LEN - 4..] == (TableKind::Gate as u32).to_le_bytes()))
+}
+
+/// Reads the beginning of a table. Refuses a file that does not begin as a table does. The error
+/// neither repeats the content of such a file nor advises to change it.
+fn read_beginning(path: &Path, mut file: &File) -> Result<[u8; BEGINNING_LEN], Error> {
     let mut bytes = [0; BEGINNING_LEN];
     file.read_exact(&mut bytes).map_err(|error| Error::io("read", path, error))?;
     let source = match bytes {
-        bytes if is_table_beginning(bytes) => return Ok(()),
+        bytes if is_table_beginning(bytes) => return Ok(bytes),
         [0, 0, 0, 0, 0, 0, 0, 0, ..] => AttachError::Unfinished,
         _ => AttachError::NotATable,
     };

@@ -346,9 +346,13 @@ impl<T: AsRef<Gate> + Send + Sync + 'static> Followed<T> {
     /// Calls `work` with the gate in force. If the key's counts are moving to another file, waits
     /// at most 50 ms until that file is at the path, opens it, and calls `work` with it.
     ///
-    /// If the wait was too short, returns the last result, which is [`Outcome::Unavailable`]. Units
-    /// of this request that were charged to a tally just before it was sealed then stay charged. If
-    /// no migration is in progress, `work` is called once.
+    /// If the wait was too short, returns the last result, which is [`Outcome::Unavailable`]. If no
+    /// migration is in progress, `work` is called once.
+    ///
+    /// Units that a refused request charged just before their tally was sealed are returned in the
+    /// other file, in the windows that both files count in. They stay charged if the wait was too
+    /// short, if the file was migrated twice during the call, and if `work` returns a [`Verdict`]
+    /// on a gate with several sections, which does not name them.
     ///
     /// ```
     /// # use keytally::{Followed, Gate, GateConfig, MigrationConfig, Name, NewKey, pepper};
@@ -700,7 +704,8 @@ fn call_again<T: AsRef<Gate> + Send + Sync + 'static, R: Decided>(
     let begun = instant();
     let mut left = Vec::new();
     loop {
-        left.extend(result.left());
+        let its = result.left().into_iter();
+        left.extend(its.filter_map(|it| Some((current.get(index(it.part))?.to_arc(), it))));
         let mut is_moved = false;
         for (gate, current) in gates.iter().zip(&mut *current) {
             if gate.open_moved(current) {
@@ -727,17 +732,19 @@ fn call_again<T: AsRef<Gate> + Send + Sync + 'static, R: Decided>(
     }
 }
 
-/// Refunds charges, and keeps those whose counts have not arrived yet. `index` returns the index of
-/// the gate of a part.
+/// Returns charges, each of which has the gate that was charged, and keeps those whose counts have
+/// not arrived yet. `index` returns the index of the gate of a part.
 fn give_back<T: AsRef<Gate>>(
-    left: &mut Vec<Left>,
+    left: &mut Vec<(Arc<T>, Left)>,
     index: impl Fn(usize) -> usize,
     gates: &[Current<T>],
 ) {
-    left.retain(|Left { part, key_id, charge }| {
-        let gate = gates.get(index(*part));
-        let refunded = gate.map(|gate| (**gate).as_ref().refund(*key_id, *charge));
-        refunded.is_some_and(|verdict| verdict.outcome() == Outcome::Unavailable)
+    left.retain(|(old, Left { part, key_id, charge })| {
+        let Some(gate) = gates.get(index(*part)) else { return false };
+        let (gate, old) = ((**gate).as_ref(), (**old).as_ref());
+        let clock = gate.precise_clock();
+        let returned = gate.table().refund_left(old.table(), *key_id, *charge, clock);
+        returned.is_some_and(|verdict| verdict.outcome() == Outcome::Unavailable)
     });
 }
 

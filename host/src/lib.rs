@@ -131,6 +131,7 @@ extern crate alloc;
 mod address_limiter;
 mod clock;
 mod compound;
+mod copy;
 mod entropy;
 mod error;
 mod file;

@@ -17,11 +17,11 @@ use std::fs::{self, File};
 use std::io::{self, ErrorKind, Write as _};
 use std::path::{Path, PathBuf};
 
-use keytally_core::{AttachError, CACHE_LINE_LEN, CreateError};
+use keytally_core::{AttachError, CACHE_LINE_LEN, CacheLine, CreateError};
 
 use crate::entropy;
 use crate::error::Error;
-use crate::file::{TableFile, open_table};
+use crate::file::{TableFile, open_any_table, open_table};
 use crate::map::Mapping;
 use crate::stop::{FileStop, stop};
 use crate::system;
@@ -87,11 +87,74 @@ pub(crate) fn create_successor<T: Table>(
         Some(unpublished) => unpublished,
         None => Unpublished::named(path)?,
     };
-    let table = unpublished.write(path, lines, make)?;
+    let table = unpublished.write_table(path, lines, make)?;
     old.copy_access(&unpublished.file)
         .map_err(|error| Error::io("set the owner and mode of", path, error))?;
     announce(&table)?;
     Ok((unpublished.give_name(path)?, table))
+}
+
+/// What a copy may replace.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Replace {
+    /// No file.
+    Nothing,
+    /// A gate, but not the one that is copied.
+    Gate,
+}
+
+/// Creates the file of a copy at `path`, with the owner and mode of the file that is copied.
+/// `fill` gets `lines` lines of zeros, and copies the table to them.
+pub(crate) fn create_copy(
+    path: &Path,
+    replace: Replace,
+    lines: usize,
+    original: &TableFile,
+    fill: impl FnOnce(&[CacheLine]) -> Result<(), Error>,
+) -> Result<(), Error> {
+    let exists = path.symlink_metadata().is_ok();
+    if exists && replace == Replace::Nothing {
+        return Err(Error::Exists { path: path.into() });
+    }
+    // A symbolic link stays, and leads to the copy.
+    let real_path = if exists { replaced_gate(path, original)? } else { path.into() };
+    let unpublished = match Unpublished::unnamed(&real_path) {
+        Some(unpublished) => unpublished,
+        None => Unpublished::named(&real_path)?,
+    };
+    let mapping = unpublished.write(path, lines, |memory| {
+        fill(memory.as_ref())?;
+        Ok(Zeros(memory))
+    })?;
+    let Unpublished { mut temporary_name, file } = unpublished;
+    original
+        .copy_access(&file)
+        .map_err(|error| Error::io("set the owner and mode of", path, error))?;
+    drop(mapping);
+    stop(FileStop::FileSynced);
+    // Other systems close the file here.
+    let open_file = system::NAMES_OPEN_FILES.then_some(file);
+    if exists {
+        temporary_name.replace(open_file.as_ref(), &real_path)
+    } else {
+        temporary_name.exchange(open_file.as_ref(), &real_path)
+    }
+}
+
+/// Returns the path without symbolic links of a gate that a copy may replace.
+fn replaced_gate(path: &Path, original: &TableFile) -> Result<PathBuf, Error> {
+    let refused = |why| Error::Copy { path: path.into(), why };
+    let (file, is_gate) = open_any_table(path)?;
+    if !is_gate {
+        return Err(refused("only a gate is replaced, and this is another table"));
+    }
+    let examined = original.is(&file).and_then(|is_original| {
+        if is_original { Ok(None) } else { fs::canonicalize(path).map(Some) }
+    });
+    match examined.map_err(|error| Error::io("examine", path, error))? {
+        Some(real_path) => Ok(real_path),
+        None => Err(refused("it is the gate that is copied")),
+    }
 }
 
 /// Creates a file at `path` with these contents, to which only its owner has access.
@@ -112,16 +175,17 @@ pub(crate) fn create_file(path: &Path, contents: &[u8]) -> Result<(), Error> {
     temporary_name.exchange(None, path)
 }
 
+/// Memory that the core has not created a table in.
+struct Zeros(Mapping);
+
+impl Table for Zeros {
+    fn memory(&self) -> &Mapping {
+        &self.0
+    }
+}
+
 /// Creates the file at `path` with `lines` lines of zeros, to which only its owner has access.
 pub(crate) fn create_zeros(path: &Path, lines: usize) -> Result<(), Error> {
-    struct Zeros(Mapping);
-
-    impl Table for Zeros {
-        fn memory(&self) -> &Mapping {
-            &self.0
-        }
-    }
-
     let unpublished = match Unpublished::unnamed(path) {
         Some(unpublished) => unpublished,
         None => Unpublished::named(path)?,
@@ -164,11 +228,7 @@ impl Unpublished {
 
     /// Creates a file with a random name in the folder of `path`.
     fn named(path: &Path) -> Result<Self, Error> {
-        let name =
-            path.file_name().ok_or_else(|| Error::io("create", path, ErrorKind::InvalidInput))?;
-        let number = u64::from_le_bytes(*entropy::random()?);
-        let temporary_name =
-            parent_folder(path).join(format!(".{}.{number:016x}.new", name.display()));
+        let temporary_name = temporary_name(path)?;
         let file = system::create_new(&temporary_name)
             .map_err(|error| Error::io("create", path, error))?;
         Ok(Self { temporary_name: TemporaryName(Some(temporary_name)), file })
@@ -181,7 +241,7 @@ impl Unpublished {
         lines: usize,
         make: impl FnOnce(Mapping) -> Result<T, CreateError>,
     ) -> Result<(TableFile, T), Error> {
-        let table = self.write(path, lines, make)?;
+        let table = self.write_table(path, lines, make)?;
         Ok((self.give_name(path)?, table))
     }
 
@@ -202,20 +262,31 @@ impl Unpublished {
         lines: usize,
         make: impl FnOnce(Mapping) -> Result<T, CreateError>,
     ) -> Result<(), Error> {
-        drop(self.write(path, lines, make)?);
+        drop(self.write_table(path, lines, make)?);
         let Self { mut temporary_name, file } = self;
         drop(file);
         stop(FileStop::FileSynced);
         temporary_name.exchange(None, path)
     }
 
-    /// Reserves the disk space of `lines` lines, lets `make` create the table in them, and flushes
+    /// Writes a table that `make` creates.
+    fn write_table<T: Table>(
+        &self,
+        path: &Path,
+        lines: usize,
+        make: impl FnOnce(Mapping) -> Result<T, CreateError>,
+    ) -> Result<T, Error> {
+        let error = |source| Error::Create { path: Some(path.into()), source };
+        self.write(path, lines, |memory| make(memory).map_err(error))
+    }
+
+    /// Reserves the disk space of `lines` lines, lets `make` write the table to them, and flushes
     /// the file.
     fn write<T: Table>(
         &self,
         path: &Path,
         lines: usize,
-        make: impl FnOnce(Mapping) -> Result<T, CreateError>,
+        make: impl FnOnce(Mapping) -> Result<T, Error>,
     ) -> Result<T, Error> {
         let io_error = |doing| move |error: io::Error| Error::io(doing, path, error);
         system::restrict(&self.file).map_err(io_error("set the mode of"))?;
@@ -224,8 +295,7 @@ impl Unpublished {
         system::reserve(&self.file, len).map_err(io_error("reserve disk space for"))?;
         stop(FileStop::FileRoomTaken);
         let mapping = Mapping::new(&self.file, lines).map_err(io_error("map"))?;
-        let table =
-            make(mapping).map_err(|source| Error::Create { path: Some(path.into()), source })?;
+        let table = make(mapping)?;
         stop(FileStop::FileWritten);
         let flushed = table.memory().flush().and_then(|()| self.file.sync_all());
         flushed.map_err(io_error("write"))?;
@@ -247,10 +317,38 @@ impl TemporaryName {
             _ => Error::io("create", path, error),
         })?;
         self.0 = None;
-        stop(FileStop::FileNamed);
-        system::sync_folder(parent_folder(path))
-            .map_err(|error| Error::io("flush the folder of", path, error))
+        named_file(path)
     }
+
+    /// Gives the file its name instead of the file that has it, and flushes the folder. A file
+    /// without a temporary name must be open.
+    fn replace(&mut self, file: Option<&File>, path: &Path) -> Result<(), Error> {
+        let io_error = |error| Error::io("replace", path, error);
+        if let (None, Some(file)) = (&self.0, file) {
+            let name = temporary_name(path)?;
+            system::name_unnamed(file, &name).map_err(io_error)?;
+            self.0 = Some(name);
+        }
+        let Some(name) = &self.0 else { return Err(io_error(ErrorKind::Unsupported.into())) };
+        fs::rename(name, path).map_err(io_error)?;
+        self.0 = None;
+        named_file(path)
+    }
+}
+
+/// Flushes the folder of a file that has got its name.
+fn named_file(path: &Path) -> Result<(), Error> {
+    stop(FileStop::FileNamed);
+    system::sync_folder(parent_folder(path))
+        .map_err(|error| Error::io("flush the folder of", path, error))
+}
+
+/// Returns a random temporary name in the folder of `path`.
+fn temporary_name(path: &Path) -> Result<PathBuf, Error> {
+    let name =
+        path.file_name().ok_or_else(|| Error::io("create", path, ErrorKind::InvalidInput))?;
+    let number = u64::from_le_bytes(*entropy::random()?);
+    Ok(parent_folder(path).join(format!(".{}.{number:016x}.new", name.display())))
 }
 
 impl Drop for TemporaryName {

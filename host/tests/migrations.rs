@@ -64,9 +64,9 @@ fn check(followed: &Followed, key: &str) -> Compound {
     })
 }
 
-/// Checks keys until once after the file `end` exists. Reports how many requests with each key were
-/// admitted, how many were denied, how many found the gate unavailable, and how often the counts
-/// were followed.
+/// Checks keys until once after the file `end` exists. Reports the number of each migration that it
+/// followed. At the end, it reports how many requests with each key were admitted, how many were
+/// denied, and how many found the gate unavailable.
 #[test]
 fn worker() {
     let Some(words) = role() else { return };
@@ -75,7 +75,7 @@ fn worker() {
     let followed = Followed::open(at.join("gate"), peppers()).unwrap();
     report("ready");
     let (mut admitted, mut denied, mut unavailable) = (vec![0; keys.len()], 0, 0);
-    let mut is_last = false;
+    let (mut is_last, mut reported) = (false, 0);
     while !is_last {
         is_last = at.join("end").exists();
         for (index, (_, key)) in keys.iter().enumerate() {
@@ -91,11 +91,15 @@ fn worker() {
                 other => panic!("{other}: {:?}", compound.reason()),
             }
         }
+        let reopened = followed.status().reopened;
+        if reopened != reported {
+            report(reopened);
+            reported = reopened;
+        }
         thread::yield_now();
     }
     let admitted: Vec<String> = admitted.iter().map(ToString::to_string).collect();
-    let followed = followed.status().reopened;
-    report(format!("{} {denied} {unavailable} {followed}", admitted.join(" ")));
+    report(format!("{} {denied} {unavailable}", admitted.join(" ")));
 }
 
 #[test]
@@ -132,9 +136,13 @@ fn processes_check_keys_through_migrations_within_every_limit() {
         let plans = vec![plan("default", PLANS[number as usize % PLANS.len()])];
         let migration = MigrationConfig::default().with_keys(keys).with_plans(plans);
         gate.migrate(at.join("new"), &migration).unwrap();
+        // A request that lasts through two migrations may stay charged although it is refused.
+        for worker in &mut workers {
+            assert_eq!(worker.next_report(), Some(number.to_string()));
+        }
     }
     fs::write(at.join("end"), "").unwrap();
-    let mut sums = vec![0; keys.len() + 3];
+    let mut sums = vec![0; keys.len() + 2];
     for worker in &mut workers {
         let counts = worker.next_report().unwrap();
         for (sum, count) in sums.iter_mut().zip(counts.split(' ')) {
@@ -145,17 +153,14 @@ fn processes_check_keys_through_migrations_within_every_limit() {
     let followed = Followed::open(at.join("gate"), peppers()).unwrap();
     // Every request that was admitted counts, and no other one.
     let used: Vec<u32> = keys.iter().map(|(id, _)| used(&followed.load(), *id, "key")).collect();
-    assert_eq!(admitted, used, "admitted, and counted by the gate");
+    assert_eq!(admitted, used, "admitted, and counted by the gate; {rest:?}");
     let team = used[..3].iter().sum::<u32>();
     assert_eq!(self::used(&followed.load(), keys[0].0, "team"), team);
     assert!(used.iter().all(|&used| used <= KEY_LIMIT) && team == TEAM_LIMIT, "{used:?}");
-    let [denied, unavailable, reopened] = rest[..] else { panic!("{rest:?}") };
-    assert!(denied > 0 && reopened > 0, "{rest:?}");
+    let [denied, unavailable] = rest[..] else { panic!("{rest:?}") };
+    assert!(denied > 0, "{rest:?}");
     let sum: u32 = admitted.iter().sum();
-    println!(
-        "{migrations} migrations, followed {reopened} times: {sum} admitted, {denied} denied, \
-         {unavailable} unavailable"
-    );
+    println!("{migrations} migrations: {sum} admitted, {denied} denied, {unavailable} unavailable");
     let (_, key) = &keys[3];
     while check(&followed, key).is_admitted() {}
     assert_eq!(self::used(&followed.load(), keys[3].0, "key"), KEY_LIMIT);

@@ -61,6 +61,8 @@ enum Kind {
     Migration,
     /// Creation on a file system where a file needs a name from the beginning.
     CreateNamed,
+    /// A copy of a gate. It has a test of its own.
+    Copy,
 }
 
 const OPERATIONS: &[Operation] = &[
@@ -179,6 +181,8 @@ const OPERATIONS: &[Operation] = &[
         act: create_gate,
         kind: Kind::CreateNamed,
     },
+    Operation { name: "copy", before: four_keys, act: copy_gate, kind: Kind::Copy },
+    Operation { name: "copy over a gate", before: older_copy, act: copy_gate, kind: Kind::Copy },
     Operation {
         name: "check a key of a team",
         before: keys_of_a_team,
@@ -546,6 +550,18 @@ fn create_limiter(at: &Path) -> Option<String> {
     None
 }
 
+/// Creates a gate with an older copy, in which the key that was revoked since is valid.
+fn older_copy(at: &Path) {
+    four_keys(at);
+    copy_gate(at);
+    open_gate(at).revoke(ids(at)[1]).unwrap();
+}
+
+fn copy_gate(at: &Path) -> Option<String> {
+    open_gate(at).copy(at.join("copy"), true).unwrap();
+    None
+}
+
 // The worker.
 
 /// Performs one operation and stops at a point of it. Does nothing unless this process is a worker.
@@ -697,7 +713,7 @@ fn observe(operation: &Operation, at: &Path, texts: &[String], omit: Omit) -> Ob
                 observed.listed.extend(gate.table().plans().map(|plan| format!("{plan:?}")));
             }
         }
-        Kind::Compound | Kind::Migration | Kind::Create | Kind::CreateNamed => {}
+        Kind::Compound | Kind::Migration | Kind::Create | Kind::CreateNamed | Kind::Copy => {}
     }
     observed
 }
@@ -801,7 +817,9 @@ fn kill_at(
             assert_gate_works(&what, &gate, operation);
         }
         Kind::Create | Kind::CreateNamed => assert_creation_is_atomic(&what, at, point, operation),
-        Kind::Compound | Kind::Migration => unreachable!("{what}: it has its own assertions"),
+        Kind::Compound | Kind::Migration | Kind::Copy => {
+            unreachable!("{what}: it has its own assertions")
+        }
     }
 }
 
@@ -1021,7 +1039,8 @@ fn assert_creation_is_atomic(what: &str, at: &Path, point: Stop, operation: &Ope
 fn kill_at_any_step_loses_nothing_and_blocks_no_process() {
     let mut visited = vec![0; all_stops().len()];
     let mut kills = 0;
-    for operation in OPERATIONS.iter().filter(|operation| operation.kind != Kind::Compound) {
+    let have_own_test = [Kind::Compound, Kind::Copy];
+    for operation in OPERATIONS.iter().filter(|it| !have_own_test.contains(&it.kind)) {
         if operation.kind == Kind::CreateNamed && !can_be_without_proc() {
             // Its steps are those of the other way of creation. host/src/publish.rs tests the way
             // itself.
@@ -1125,6 +1144,48 @@ fn kill_between_charges_leaves_part_of_one_request() {
             assert!(all.iter().all(|is_reached| *is_reached), "{changes:?}: {reached:?}");
         }
         println!("{}: {kills} kills", operation.name);
+    }
+}
+
+#[test]
+fn kill_during_a_copy_leaves_a_whole_copy_or_none() {
+    for operation in OPERATIONS.iter().filter(|operation| operation.kind == Kind::Copy) {
+        let files = folder();
+        (operation.before)(files.path());
+        let had_copy = files.path().join("copy").exists();
+        let visits = count_visits(operation, files.path());
+        for point in [FileStop::LockTaken, FileStop::FileMade, FileStop::FileNamed] {
+            assert_eq!(visits[point.number()], 1, "{}: {point:?}", operation.name);
+        }
+        for (index, visits) in visits.into_iter().enumerate() {
+            for visit in 1..=visits {
+                let at = copy(files.path());
+                let at = at.path();
+                let point = all_stops()[index];
+                let what = format!("{}, killed at {point:?} {visit}", operation.name);
+                let mut worker = start(operation, at, point, visit);
+                assert_eq!(worker.next_report().as_deref(), Some("stopped"), "{what}");
+                worker.kill();
+                let named = point == FileStop::FileNamed;
+                assert_eq!(at.join("copy").exists(), named || had_copy, "{what}");
+                for entry in at.read_dir().unwrap() {
+                    let name = entry.unwrap().file_name().into_string().unwrap();
+                    let is_whole = ["gate", "keys", "copy"].contains(&name.as_str());
+                    assert!(is_whole || support::may_be_left(&name), "{what}: {name}");
+                }
+                if at.join("copy").exists() {
+                    let copied = Gate::open(at.join("copy"), peppers()).unwrap();
+                    assert_eq!(promptly(&what, || flaws(&copied)), (false, vec![]), "{what}");
+                    let verdict = copied.table().peek(Some(texts(at)[1].as_bytes()), 1, NOW);
+                    let is_newer = verdict.reason() == Some(Reason::Revoked);
+                    assert_eq!(is_newer, named && had_copy, "{what}");
+                }
+                let gate = open_gate(at);
+                assert_eq!(promptly(&what, || flaws(&gate)), (false, vec![]), "{what}");
+                assert_gate_works(&what, &gate, operation);
+                promptly(&what, || (operation.act)(at));
+            }
+        }
     }
 }
 

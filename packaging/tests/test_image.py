@@ -104,18 +104,41 @@ class TestImage(unittest.TestCase):
         self.assertEqual(self.config["User"], "65532:65532")
         self.assertEqual(self.config["Volumes"], {"/data": {}})
 
+    def administer(self, container, *words):
+        """Runs a command of the program in a container, with the pepper of its volume."""
+        command = ["/keytally", *words, "--pepper-file", "/data/pepper"]
+        return run(self.within(container, *command), stderr=subprocess.DEVNULL)
+
+    def status(self, address, key):
+        """Returns the status that a key gets from the service."""
+        connection = http.client.HTTPConnection(address, timeout=PATIENCE_S)
+        connection.request("GET", "/api/v1/contacts", headers={"X-API-Key": key})
+        status = connection.getresponse().status
+        connection.close()
+        return status
+
     def test_service_checks_keys_and_reports_its_health(self):
         container = self.container()
         with self.service(container) as address:
-            issue = ["issue", "/data/api.gate", "--account", "42", "--pepper-file", "/data/pepper"]
-            key = run(self.within(container, "/keytally", *issue), stderr=subprocess.DEVNULL)
+            key = self.administer(container, "issue", "/data/api.gate", "--account", "42")
             for value, status in ((key, 200), ("wrong", 401)):
-                connection = http.client.HTTPConnection(address, timeout=PATIENCE_S)
-                connection.request("GET", "/api/v1/contacts", headers={"X-API-Key": value})
-                self.assertEqual(connection.getresponse().status, status)
-                connection.close()
+                self.assertEqual(self.status(address, value), status)
         stopped = subprocess.run(self.health(container, address), capture_output=True)
         self.assertEqual(stopped.returncode, 3)
+
+    def test_gate_in_use_is_copied_and_restored_without_a_shell(self):
+        container, gate, backup = self.container(), "/data/api.gate", "/data/backup.gate"
+        with self.service(container) as address:
+            key = self.administer(container, "issue", gate, "--account", "42")
+            self.administer(container, "copy", gate, backup, "--replace")
+            self.administer(container, "verify", backup)
+            self.administer(container, "revoke", gate, key.split("_")[2][:11])
+            self.assertEqual(self.status(address, key), 401)
+            self.administer(container, "copy", backup, gate, "--replace")
+            # The key was valid when the copy was made. The service opens the file within a second.
+            end = time.monotonic() + PATIENCE_S
+            while (status := self.status(address, key)) != 200:
+                self.assertLess(time.monotonic(), end, status)
 
     def secret(self, owner, group, mode):
         """Returns a file with a pepper."""

@@ -294,7 +294,7 @@ impl<M: AsRef<[CacheLine]>> Administrator<'_, M> {
     }
 
     /// Replaces a record and keeps its entry.
-    fn write(&self, at: RecordRef<'_>, record: Record, hint: u32) {
+    pub(super) fn write(&self, at: RecordRef<'_>, record: Record, hint: u32) {
         self.gate.write(at, record, hint, self.gate.entry_now(at.number));
     }
 

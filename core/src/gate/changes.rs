@@ -20,4 +20,12 @@ impl<M: AsRef<[CacheLine]>> Gate<M> {
     pub fn record_words(&self) -> impl Iterator<Item = (Option<KeyId>, u64)> {
         self.records().map(|at| (at.key_id(), at.last_word()))
     }
+
+    /// Returns how often the record that a key id names was written, whichever key it holds. The
+    /// number is counted round: it is below 8,192.
+    ///
+    /// Of two copies of one gate, the record of the older one has the lower number.
+    pub fn record_writes(&self, key_id: KeyId) -> u16 {
+        self.record_of(key_id).writes()
+    }
 }

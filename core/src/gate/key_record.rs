@@ -277,6 +277,17 @@ impl<M: AsRef<[CacheLine]>> Administrator<'_, M> {
         self.record_at(at, &record)
     }
 
+    /// Writes the record of a key again as it is, so that its
+    /// [number of writes](crate::Gate::record_writes) rises by 1.
+    ///
+    /// # Errors
+    /// [`AdminError::NoSuchKey`] if the gate does not have the key.
+    pub fn write_again(&mut self, key_id: KeyId) -> Result<(), AdminError> {
+        let (at, record) = self.gate.find(key_id).ok_or(AdminError::NoSuchKey(key_id))?;
+        self.write(at, record, self.gate.hint(at.number));
+        Ok(())
+    }
+
     /// Returns what the gate keeps of every key, revoked ones included, without damaged records.
     pub fn records(&self) -> impl Iterator<Item = KeyRecord> {
         self.gate.records().filter_map(|at| self.record_at(at, &at.read()?))

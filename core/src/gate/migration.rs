@@ -54,6 +54,10 @@
 //! A charge names tallies by their numbers. If the successor has other sections or windows, a
 //! number may stand for another tally. Such a successor notes the time of step 5, 60 s later for
 //! clocks that run ahead, and does not refund or settle charges from before that time.
+//!
+//! A request that found one of its tallies sealed may have charged another one, which was sealed
+//! before the charge could be given back. [`Gate::refund_left`] returns it to the successor, in
+//! the windows that both gates count in.
 
 use core::fmt;
 
@@ -267,11 +271,9 @@ impl<M: AsRef<[CacheLine]>> Gate<M> {
 
     /// Returns whether a charge of this gate names the same tallies in the other one.
     fn has_tallies_of<N: AsRef<[CacheLine]>>(&self, other: &Gate<N>) -> bool {
-        let layout = |tally| self.shape_of(tally).map_or(&self.layout, |shape| &shape.layout);
-        let others = |tally| other.shape_of(tally).map_or(&other.layout, |shape| &shape.layout);
         self.tally_count() == other.tally_count()
             && (0..self.tally_count()).all(|tally| {
-                let (own, its) = (layout(tally), others(tally));
+                let (own, its) = (self.layout_of(tally), other.layout_of(tally));
                 self.section_of(tally) == other.section_of(tally)
                     && own.windows() == its.windows()
                     && own.algorithm() == its.algorithm()

@@ -141,10 +141,6 @@ impl<M: AsRef<[CacheLine]>> Gate<M> {
         })
     }
 
-    fn layout_of(&self, tally: usize) -> &Layout {
-        self.shape_of(tally).map_or(&self.layout, |shape| &shape.layout)
-    }
-
     /// Returns the number of tallies of a record, and its entry.
     fn own_count(&self) -> u64 {
         (0..self.tally_count()).filter(|&it| !self.is_shared(it)).count() as u64

@@ -12,15 +12,14 @@ use super::team::Team;
 use crate::cache_line::CacheLine;
 use crate::compare_exchange;
 use crate::compound::{
-    Charging, Compound, Exchange, Refusal as ReserveRefusal, Steps, TallyVerdict, TallyWarnings,
-    charge_one,
+    Charging, Compound, Exchange, Steps, TallyVerdict, TallyWarnings, charge_one,
 };
 use crate::decide::{self, Decision};
 use crate::key::KeyId;
 use crate::outcome::{Outcome, Reason};
 use crate::quota::{Limits, MAX_QUOTAS};
 use crate::record::{Record, RecordRef};
-use crate::reservation::Reserve;
+use crate::reservation::{Reserve, TallyNumbers};
 use crate::section::{MAX_GROUP_NAME_LEN, MAX_TALLIES, Section, SectionName};
 use crate::sections::MAX_WARNINGS;
 use crate::sync::{AtomicU64, Ordering};
@@ -178,11 +177,6 @@ impl<'g, M: AsRef<[CacheLine]>> GatePart<'g, M> {
     #[must_use]
     pub fn with_extras(self, extras: Option<Extras<'g>>) -> Self {
         Self { extras, ..self }
-    }
-
-    /// Returns what the request must also reserve.
-    fn reservation(&self) -> Option<&'g dyn Reserve> {
-        self.extras?.reservation
     }
 
     /// Checks the key and then charges all its tallies, or none: [`check_all`](crate::check_all) of
@@ -426,22 +420,8 @@ impl<M: AsRef<[CacheLine]>, C: Clock> Steps<C> for GatePart<'_, M> {
         self.extras.is_some()
     }
 
-    fn clock_offset_ms(&self) -> i64 {
-        self.reservation().map_or(0, Reserve::clock_offset_ms)
-    }
-
-    fn reserve(&self, tallies: &mut [TallyVerdict]) -> Option<ReserveRefusal> {
-        self.reservation()?.reserve(self.gate, tallies)
-    }
-
-    fn release(&self, tallies: &[TallyVerdict]) {
-        if let Some(reservation) = self.reservation() {
-            reservation.release(self.gate, tallies);
-        }
-    }
-
-    fn peek_reservation(&self, tallies: &mut [TallyVerdict]) -> Option<ReserveRefusal> {
-        self.reservation()?.peek(self.gate, tallies)
+    fn reservation(&self) -> Option<(&dyn Reserve, &dyn TallyNumbers)> {
+        Some((self.extras?.reservation?, self.gate))
     }
 
     fn count(&self, part: usize, compound: &Compound) {

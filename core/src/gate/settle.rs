@@ -223,7 +223,14 @@ impl<M: AsRef<[CacheLine]>> Gate<M> {
     pub fn refund(&self, key_id: KeyId, charge: Charge, clock: impl Clock) -> Option<Verdict> {
         let mut first = None;
         for entry in charge.entries() {
-            let returned = self.refund_tally(key_id, entry.tally.into(), entry.charge(), clock);
+            let returned = if entry.charge().at < self.refunds_from() {
+                // The tally with this number may be another one by now.
+                self.adjust_tally(key_id, 0, clock, |layout, limits, word, now| {
+                    decide::peek(layout, limits, word, now, 0)
+                })
+            } else {
+                self.refund_tally(key_id, entry.tally.into(), entry.charge(), clock)
+            };
             first = first.or(returned);
             if first.is_some_and(|first| first.outcome() == Outcome::Unavailable) {
                 break;
@@ -232,7 +239,53 @@ impl<M: AsRef<[CacheLine]>> Gate<M> {
         first
     }
 
-    /// Returns the units of a charge to one tally.
+    /// Returns units that a refused request of the gate `old` could not give back, because its
+    /// counts were moving to this gate: see [`Compound::charge`]. They return to the windows that
+    /// both gates count in. `old` may also be this gate, whose migration was undone.
+    ///
+    /// Nothing was reserved for the request, and its use was not counted, so both stay as they are.
+    /// If this gate is not the direct successor of `old`, nothing is returned. Returns the verdict
+    /// on the first tally, or `None` if the gate does not have the key.
+    ///
+    /// If the outcome is [`Outcome::Unavailable`], nothing was returned. If only later tallies are
+    /// sealed, they keep their units.
+    pub fn refund_left<O: AsRef<[CacheLine]>>(
+        &self,
+        old: &Gate<O>,
+        key_id: KeyId,
+        charge: Charge,
+        clock: impl Clock,
+    ) -> Option<Verdict> {
+        let is_next = old.successor().is_some_and(|successor| successor.is(self));
+        let mut first = None;
+        for entry in charge.entries().filter(|_| is_next || old.id() == self.id()) {
+            let (tally, charge) = (usize::from(entry.tally), entry.charge());
+            if !old.has_tally(tally) {
+                continue;
+            }
+            let (section, windows) = (old.section_of(tally), old.layout_of(tally).windows());
+            for own in (0..self.tally_count()).filter(|&own| self.section_of(own) == section) {
+                let returned =
+                    self.adjust_tally(key_id, own, clock, |layout, limits, word, now| {
+                        let has = |window| windows.contains(&window);
+                        decide::refund_in(layout, limits, word, now, charge, has)
+                    });
+                first = first.or(returned);
+                if first.is_some_and(|first| first.outcome() == Outcome::Unavailable) {
+                    return first;
+                }
+            }
+        }
+        first
+    }
+
+    /// Returns whether a charge was made before its tallies may have become others: see
+    /// [`refunds_from`](Self::refunds_from).
+    pub(super) fn is_outdated(&self, charge: &Charge) -> bool {
+        charge.entries().any(|entry| entry.charge().at < self.refunds_from())
+    }
+
+    /// Returns the units of a charge to one tally. This gate made the charge.
     pub(super) fn refund_tally(
         &self,
         key_id: KeyId,
@@ -240,12 +293,6 @@ impl<M: AsRef<[CacheLine]>> Gate<M> {
         charge: TallyCharge,
         clock: impl Clock,
     ) -> Option<Verdict> {
-        if charge.at < self.refunds_from() {
-            // The tally with this number may be another one by now.
-            return self.adjust_tally(key_id, 0, clock, |layout, limits, word, now| {
-                decide::peek(layout, limits, word, now, 0)
-            });
-        }
         self.adjust_tally(key_id, tally, clock, |layout, limits, word, now| {
             decide::refund(layout, limits, word, now, charge)
         })
@@ -328,7 +375,7 @@ impl<M: AsRef<[CacheLine]>> Gate<M> {
         settlement: &Settlement<'_>,
         clock: impl Clock,
     ) -> Option<Settled> {
-        if estimate.is_unreserved() {
+        if estimate.is_unreserved() || self.is_outdated(&estimate) {
             return self.settle_all(key_id, estimate, settlement, clock);
         }
         let now = clock.reading();

@@ -25,6 +25,11 @@ impl<M: AsRef<[CacheLine]>> Gate<M> {
         self.extension.as_ref()?.shapes.tallies.get(tally)
     }
 
+    /// Returns the layout of a tally.
+    pub(super) fn layout_of(&self, tally: usize) -> &Layout {
+        self.shape_of(tally).map_or(&self.layout, |shape| &shape.layout)
+    }
+
     /// Returns the word of a tally and its layout.
     #[cfg_attr(target_pointer_width = "64", inline(always))]
     pub(super) fn tally_word<'m>(
@@ -60,7 +65,7 @@ impl<M: AsRef<[CacheLine]>> Gate<M> {
     /// Returns the layouts of the tallies of the section with this number.
     pub(super) fn layouts_of(&self, section: usize) -> impl Iterator<Item = &Layout> {
         let its = (0..self.tally_count()).filter(move |&it| self.section_number(it) == section);
-        its.map(|tally| self.shape_of(tally).map_or(&self.layout, |shape| &shape.layout))
+        its.map(|tally| self.layout_of(tally))
     }
 
     /// Returns whether all keys of a team share the tally.

@@ -121,7 +121,7 @@ impl<M: AsRef<[CacheLine]>> Gate<M> {
                 let charged = tally.verdict;
                 if let (Some(charge), Some(holder)) = (charged.charge(), charged.holder()) {
                     // The key may be gone, and its record another one's: then no room is owed.
-                    let _ = self.refund(holder.key_id, charge, clock);
+                    let _ = self.refund_tally(holder.key_id, 0, charge.first(), clock);
                 }
                 verdict
             }
@@ -272,6 +272,7 @@ impl<'g, M: AsRef<[CacheLine]>> Counted<'g, M> {
         if let Some(reservation) = self.reservation()
             && refunded.outcome() != Outcome::Unavailable
             && !charge.is_unreserved()
+            && !self.gate.is_outdated(&charge)
         {
             for entry in charge.entries() {
                 reservation.refund(self.gate, Some(key_id), entry.tally.into(), entry.charge());

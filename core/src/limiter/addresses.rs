@@ -25,7 +25,7 @@ use crate::bits::IS_64_BIT;
 use crate::cache_line::CacheLine;
 use crate::charge::{Charge, SHARED};
 use crate::compound::{
-    Charging, Compound, Exchange, Position, Refusal, Steps, TallyVerdict, charge_one, charge_rest,
+    Charging, Compound, Exchange, Position, Steps, TallyVerdict, charge_one, charge_rest,
 };
 use crate::decide::Decision;
 use crate::gate::Settlement;
@@ -734,22 +734,8 @@ impl<M: AsRef<[CacheLine]>, C: Clock> Steps<C> for AddressPart<'_, M> {
         self.reservation.is_some()
     }
 
-    fn clock_offset_ms(&self) -> i64 {
-        self.reservation.map_or(0, Reserve::clock_offset_ms)
-    }
-
-    fn reserve(&self, tallies: &mut [TallyVerdict]) -> Option<Refusal> {
-        self.reservation?.reserve(self, tallies)
-    }
-
-    fn release(&self, tallies: &[TallyVerdict]) {
-        if let Some(reservation) = self.reservation {
-            reservation.release(self, tallies);
-        }
-    }
-
-    fn peek_reservation(&self, tallies: &mut [TallyVerdict]) -> Option<Refusal> {
-        self.reservation?.peek(self, tallies)
+    fn reservation(&self) -> Option<(&dyn Reserve, &dyn TallyNumbers)> {
+        Some((self.reservation?, self))
     }
 
     fn refund(&self, tally: &TallyVerdict, clock: C) -> Option<Verdict> {

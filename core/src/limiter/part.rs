@@ -4,7 +4,7 @@ use super::slot::Subject;
 use super::table::Limiter;
 use crate::cache_line::CacheLine;
 use crate::charge::SHARED;
-use crate::compound::{Charging, Refusal, Steps, TallyVerdict};
+use crate::compound::{Charging, Steps, TallyVerdict};
 use crate::key::KeyId;
 use crate::reservation::{Reserve, TallyNumbers};
 use crate::time::Clock;
@@ -67,22 +67,8 @@ impl<M: AsRef<[CacheLine]>, C: Clock> Steps<C> for LimiterPart<'_, M> {
         self.reservation.is_some()
     }
 
-    fn clock_offset_ms(&self) -> i64 {
-        self.reservation.map_or(0, Reserve::clock_offset_ms)
-    }
-
-    fn reserve(&self, tallies: &mut [TallyVerdict]) -> Option<Refusal> {
-        self.reservation?.reserve(self, tallies)
-    }
-
-    fn release(&self, tallies: &[TallyVerdict]) {
-        if let Some(reservation) = self.reservation {
-            reservation.release(self, tallies);
-        }
-    }
-
-    fn peek_reservation(&self, tallies: &mut [TallyVerdict]) -> Option<Refusal> {
-        self.reservation?.peek(self, tallies)
+    fn reservation(&self) -> Option<(&dyn Reserve, &dyn TallyNumbers)> {
+        Some((self.reservation?, self))
     }
 
     fn refund(&self, tally: &TallyVerdict, clock: C) -> Option<Verdict> {

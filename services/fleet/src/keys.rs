@@ -16,10 +16,12 @@ use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 use std::thread;
 
-use keytally::{AdminError, Administrator, Error, FleetFile, Gate, KeyId, Mapping, Peppers};
+use keytally::{
+    AdminError, Administrator, Error, FleetFile, Gate, KeyId, KeyRecord, Mapping, Peppers,
+};
 use keytally_core::Timestamp;
 use keytally_core::sync::{AtomicU64, Ordering};
-use keytally_fleet_plan::fleet_key::{Exchanged, FleetKey, digest};
+use keytally_fleet_plan::fleet_key::{Carried, Exchanged, FleetKey, Present, digest};
 use keytally_fleet_plan::layout::{KeysMode, KeysState, PageWord};
 use keytally_fleet_plan::seal::{MAX_SEALED_TEXT_LEN, Seal};
 
@@ -233,8 +235,8 @@ struct Turns<'a> {
     scan_at: Duration,
     /// Keys that may differ from what the store has.
     dirty: BTreeSet<KeyId>,
-    /// Keys that the gate refuses: the position of the record, and why.
-    refused: BTreeMap<KeyId, (u64, AdminError)>,
+    /// Keys that this machine does not have as the others do: the position of the record, and why.
+    refused: BTreeMap<KeyId, (u64, Refusal)>,
     requested: Option<Requested>,
     answered: u64,
 }
@@ -478,9 +480,7 @@ impl<'a> Turns<'a> {
         self.keep_open(self.now_ms);
         self.show();
         let refused = self.refused.iter().next();
-        self.carrier.set_problem(refused.map(|(key_id, (_, why))| {
-            format!("key {key_id} of another machine cannot be put into this gate: {why}")
-        }));
+        self.carrier.set_problem(refused.map(|(key_id, (_, why))| why.sentence(*key_id)));
     }
 
     /// Finds the keys of the gate that the store does not have.
@@ -515,47 +515,51 @@ impl<'a> Turns<'a> {
             .collect();
         let gate = self.carrier.gate;
         let memory = &self.memory;
-        let exchange = |administrator: &Administrator<'_, Mapping>| -> Vec<Option<Exchanged>> {
+        let merge = |administrator: &Administrator<'_, Mapping>| -> Vec<Option<Merged>> {
             let one = |(Stored { key_id, .. }, theirs): (&Stored, &Option<FleetKey>)| {
-                let record = administrator.read(*key_id);
-                FleetKey::exchange(record.as_ref(), memory.of(*key_id), theirs.as_ref(), now)
+                Merged::of(administrator, gate, *key_id, memory.of(*key_id), theirs.as_ref(), now)
             };
             stored.iter().zip(&opened).map(one).collect()
         };
-        let changes_gate = |all: &[Option<Exchanged>]| {
-            all.iter().flatten().any(|exchanged| exchanged.changes_gate)
-        };
-        let mut exchanged = gate.read_as_administrator(exchange)?;
+        let mut all = gate.read_as_administrator(merge)?;
         let mut refusals = BTreeMap::new();
         let mut applied = 0;
-        if changes_gate(&exchanged) {
-            exchanged = gate.administer(|administrator| {
+        if all.iter().flatten().any(Merged::changes_gate) {
+            all = gate.administer(|administrator| {
                 // The gate may have been changed meanwhile.
-                let exchanged = exchange(administrator);
-                for (Stored { key_id, .. }, exchanged) in stored.iter().zip(&exchanged) {
-                    let Some(exchanged) = exchanged.as_ref().filter(|one| one.changes_gate) else {
+                let mut all = merge(administrator);
+                for (Stored { key_id, .. }, merged) in stored.iter().zip(&mut all) {
+                    let Some(merged) = merged.as_mut().filter(|one| one.changes_gate()) else {
                         continue;
                     };
-                    match apply(administrator, *key_id, &exchanged.key, now) {
-                        Ok(()) => applied += 1,
+                    let remembered = memory.of(*key_id);
+                    match merged.apply(administrator, gate, *key_id, remembered, now) {
+                        Ok(is_other) => applied += u64::from(is_other),
                         Err(why) => drop(refusals.insert(*key_id, why)),
                     }
                 }
-                Ok(exchanged)
+                Ok(all)
             })?;
         }
         add(&self.carrier.counters.applied, applied);
         let mut changes = Vec::new();
-        for ((stored, opened), exchanged) in stored.iter().zip(opened).zip(exchanged) {
+        for ((stored, opened), merged) in stored.iter().zip(opened).zip(all) {
             let Stored { key_id, position, bytes } = stored;
             self.dirty.remove(key_id);
             self.note_found(*key_id, opened.is_some());
             let is_unsealed = opened.is_none() && !bytes.is_empty();
             add(&self.carrier.counters.unsealed, is_unsealed.into());
-            let Some(exchanged) = exchanged else { continue };
+            let Some(Merged { exchanged, carried, .. }) = merged else { continue };
             add(&self.carrier.counters.older, exchanged.is_older.into());
-            if let Some(why) = refusals.remove(key_id) {
-                let position = if *position == 0 { self.head } else { *position };
+            let refusal = match refusals.remove(key_id) {
+                Some(why) => Some(Refusal::Gate(why)),
+                None => exchanged.is_withheld.then_some(Refusal::Older),
+            };
+            if let Some(why) = refusal {
+                // A further attempt is about the same record.
+                let known = self.refused.get(key_id).map(|(known, _)| *known);
+                let read = Some(*position).filter(|position| *position > 0);
+                let position = read.or(known).unwrap_or(self.head);
                 self.refused.insert(*key_id, (position, why));
                 continue;
             }
@@ -563,7 +567,7 @@ impl<'a> Turns<'a> {
             let is_known = !exchanged.is_older || exchanged.changes_store;
             let has_key = |key_id| gate.key(key_id).is_some();
             if is_known && self.memory.has_room(*key_id, has_key) {
-                self.memory.set(*key_id, exchanged.key.carried())?;
+                self.memory.set(*key_id, carried)?;
             }
             let field = key_id.to_string();
             let ended_s = exchanged.key.ended_s(now);
@@ -692,6 +696,101 @@ impl<'a> Turns<'a> {
 pub fn set_not_carried(file: &FleetFile<'_>, mode: KeysMode) {
     file.page(PageWord::Keys).store(KeysState { mode, refused: 0 }.bits(), Ordering::Release);
     file.page(PageWord::KeysClose).store(0, Ordering::Release);
+}
+
+/// What comes of an exchange about one key of a gate, and what is then remembered of the key.
+#[derive(Debug)]
+struct Merged {
+    exchanged: Exchanged,
+    carried: Carried,
+    /// Whether the record is from an older copy of the gate, but holds what it must.
+    is_behind: bool,
+}
+
+impl Merged {
+    fn of(
+        administrator: &Administrator<'_, Mapping>,
+        gate: &Gate,
+        key_id: KeyId,
+        remembered: Option<Carried>,
+        theirs: Option<&FleetKey>,
+        now: Timestamp,
+    ) -> Option<Self> {
+        let record = administrator.read(key_id);
+        let writes = gate.table().record_writes(key_id);
+        let present = record.as_ref().map(|record| Present { record, writes });
+        let exchanged = FleetKey::exchange(present, remembered, theirs, now)?;
+        let is_behind = record.is_some()
+            && !exchanged.is_withheld
+            && remembered.is_some_and(|carried| carried.is_after(writes));
+        let carried = Self::carried(&exchanged.key, record, writes);
+        Some(Self { exchanged, carried, is_behind })
+    }
+
+    /// Returns what is remembered of a key, of which the gate has this record.
+    fn carried(key: &FleetKey, record: Option<KeyRecord>, writes: u16) -> Carried {
+        let carried = key.carried(writes);
+        match (key, record) {
+            // A gate may keep less of a key than others do.
+            (FleetKey::Active { version, .. }, Some(record)) => {
+                let digest = FleetKey::Active { version: *version, record }.digest();
+                Carried { digest, ..carried }
+            }
+            _ => carried,
+        }
+    }
+
+    fn changes_gate(&self) -> bool {
+        self.exchanged.changes_gate || self.is_behind
+    }
+
+    /// Makes the gate's record what it must be. Its number of writes does not fall below what was
+    /// remembered, so that a further older copy of the gate is seen as one. Returns whether the
+    /// record was another one.
+    fn apply(
+        &mut self,
+        administrator: &mut Administrator<'_, Mapping>,
+        gate: &Gate,
+        key_id: KeyId,
+        remembered: Option<Carried>,
+        now: Timestamp,
+    ) -> Result<bool, AdminError> {
+        if self.exchanged.changes_gate {
+            apply(administrator, key_id, &self.exchanged.key, now)?;
+        }
+        let writes = || gate.table().record_writes(key_id);
+        while remembered.is_some_and(|carried| carried.is_after(writes())) {
+            administrator.write_again(key_id)?;
+        }
+        let record = administrator.read(key_id);
+        self.carried = Self::carried(&self.exchanged.key, record, writes());
+        Ok(self.exchanged.changes_gate)
+    }
+}
+
+/// Why this machine does not have a key as the others do.
+#[derive(Debug)]
+enum Refusal {
+    /// The gate cannot hold it.
+    Gate(AdminError),
+    /// The gate has an older record than it had.
+    Older,
+}
+
+impl Refusal {
+    /// Returns what the log says of a key.
+    fn sentence(&self, key_id: KeyId) -> String {
+        match self {
+            Self::Gate(why) => {
+                format!("key {key_id} of another machine cannot be put into this gate: {why}")
+            }
+            Self::Older => format!(
+                "the gate has an older record of key {key_id} than this machine has carried, and \
+                 the store has no newer one, so no other machine gets it: start the agent of a \
+                 machine that has the newer one, or rotate or revoke the key"
+            ),
+        }
+    }
 }
 
 /// Puts a key into the gate, or revokes it there.

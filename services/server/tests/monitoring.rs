@@ -30,6 +30,42 @@ fn packaging(file: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../packaging").join(file)
 }
 
+/// Ports of Prometheus, of its Pushgateway and Alertmanager, and of the exporter of machines. They
+/// may be taken where the service runs.
+const PORTS_OF_PROMETHEUS: [&str; 4] = ["9090", "9091", "9093", "9100"];
+
+#[test]
+fn documented_ports_for_metrics_are_not_those_of_prometheus() {
+    let docs = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs");
+    let mut ports = Vec::new();
+    for path in [
+        docs.join("SERVICE.md"),
+        docs.join("how-to/monitoring.md"),
+        docs.join("how-to/run.md"),
+        docs.join("how-to/share-limits.md"),
+        packaging("compose/keytally.yaml"),
+    ] {
+        let text = fs::read_to_string(&path).unwrap();
+        // The address follows an option, in a list also on the next line, or a target.
+        for (_, rest) in ["--metrics-listen", "--metrics ", "targets: ["]
+            .iter()
+            .flat_map(|before| text.match_indices(before).map(|(at, _)| text.split_at(at)))
+        {
+            let address = rest.split(['\n', '\r']).take(2).find_map(|line| {
+                let host = ["127.0.0.1:", "0.0.0.0:"].iter().find_map(|it| line.split_once(it))?;
+                host.1.split(|letter: char| !letter.is_ascii_digit()).next()
+            });
+            ports.extend(address.map(str::to_owned));
+        }
+    }
+    assert!(ports.len() >= 6, "{ports:?}");
+    assert!(ports.iter().all(|port| !PORTS_OF_PROMETHEUS.contains(&port.as_str())), "{ports:?}");
+    // All pages about the service name one port, and those about the agent another.
+    ports.sort();
+    ports.dedup();
+    assert_eq!(ports.len(), 2, "{ports:?}");
+}
+
 /// A Prometheus that scrapes an address each second, and is ended when dropped.
 #[derive(Debug)]
 struct Prometheus {

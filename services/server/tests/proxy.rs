@@ -203,9 +203,10 @@ fn await_remaining(sandbox: &Sandbox, key: &str, expected: u32) {
 }
 
 /// Sends requests without and with a key through a proxy, and claims of a client. `refusal` is a
-/// part of the body that a wrong key gets.
+/// part of the body that a wrong key gets, and `unreachable` the status without the service.
 fn forwards_the_holder_of_a_key(
     refusal: &str,
+    unreachable: u16,
     start_proxy: impl FnOnce(&Sandbox) -> Proxy,
 ) -> Proxy {
     let sandbox = Sandbox::new();
@@ -228,9 +229,22 @@ fn forwards_the_holder_of_a_key(
     assert_eq!(remaining(&sandbox, first_key), 999);
     let wrong = proxy.get("/200", &["X-API-Key: wrong"]);
     assert!(wrong.code() == 401 && wrong.body.contains(refusal), "{wrong:?}");
+    // A request over the limit.
+    let mut wire = Wire::to_socket(&sandbox.path("socket"));
+    let rest = wire.request("GET /auth", &[key.as_bytes(), b"X-Cost: 999"]);
+    assert_eq!((rest.code(), remaining(&sandbox, first_key)), (200, 0));
+    let denied = proxy.get("/200", &[&key]);
+    assert_eq!((denied.code(), denied.body.as_str()), (429, support::EXCEEDED), "{denied:?}");
+    // HAProxy sends names in lower case.
+    let field = |name: &str| {
+        let mut fields = denied.headers.iter();
+        let (_, value) = fields.find(|(other, _)| other.eq_ignore_ascii_case(name)).unwrap();
+        value.as_str()
+    };
+    assert!((1..=31 * 86_400).contains(&field("Retry-After").parse::<u32>().unwrap()));
+    assert_eq!(field("Content-Type"), "application/json");
     drop(server);
-    let status = proxy.get("/200", &[&key]).code();
-    assert!((500..600).contains(&status), "{status} without the service");
+    assert_eq!(proxy.get("/200", &[&key]).code(), unreachable, "without the service");
     assert!(requests.try_recv().is_err(), "an unchecked request was forwarded");
     proxy
 }
@@ -238,20 +252,45 @@ fn forwards_the_holder_of_a_key(
 #[test]
 fn documented_nginx_forwards_the_holder_of_a_key() {
     let config = format!("server {{ listen 127.0.0.1:PORT;\n{} }}", configurations("nginx")[0]);
-    let proxy = forwards_the_holder_of_a_key("401", |sandbox| Proxy::nginx(sandbox, &config));
+    let proxy = forwards_the_holder_of_a_key("401", 503, |sandbox| Proxy::nginx(sandbox, &config));
     assert_eq!(proxy.get("/auth", &[]).code(), 404);
+    let unreachable = proxy.get("/200", &["X-API-Key: any"]);
+    assert_eq!(unreachable.body, r#"{"error": "Service unavailable"}"#);
+    assert!(!unreachable.has("Retry-After"), "{unreachable:?}");
+}
+
+#[test]
+fn documented_nginx_passes_on_503_with_its_retry_after() {
+    let sandbox = Sandbox::new();
+    // The other cause of 503 is a migration, or a fleet without credits.
+    let busy = r#"{"denied": {"status": 503, "body": "busy"}}"#;
+    fs::write(sandbox.path("refusals.json"), busy).unwrap();
+    let options = ["--refusals", "refusals.json", "--plan", "default=1/31d"];
+    let server = Server::start_at(&sandbox, "unix:socket", &options, &[]);
+    let key = format!("X-API-Key: {}", server.first_key().unwrap());
+    let _requests = upstream(&sandbox);
+    let config = format!("server {{ listen 127.0.0.1:PORT;\n{} }}", configurations("nginx")[0]);
+    let nginx = Proxy::nginx(&sandbox, &config);
+    assert_eq!(nginx.get("/200", &[&key]).code(), 200);
+    let busy = nginx.get("/200", &[&key]);
+    assert_eq!(busy.code(), 503, "{busy:?}");
+    assert!(busy.header("Retry-After").parse::<u32>().unwrap() > 0);
+    // A response of the service behind the proxy is not replaced.
+    let other = sandbox.new_key(&["--account", "42"]).0;
+    let failed = nginx.get("/500", &[&format!("X-API-Key: {other}")]);
+    assert_eq!((failed.code(), failed.body.as_str()), (500, "ok"));
 }
 
 #[test]
 fn documented_caddy_forwards_the_holder_of_a_key() {
     let site = configurations("caddy")[0];
-    forwards_the_holder_of_a_key(support::INVALID, |sandbox| Proxy::caddy(sandbox, site));
+    forwards_the_holder_of_a_key(support::INVALID, 502, |sandbox| Proxy::caddy(sandbox, site));
 }
 
 #[test]
 fn documented_haproxy_forwards_the_holder_of_a_key() {
     let (config, script) = (configurations("haproxy")[0], configurations("lua")[0]);
-    forwards_the_holder_of_a_key(support::INVALID, |sandbox| {
+    forwards_the_holder_of_a_key(support::INVALID, 503, |sandbox| {
         Proxy::haproxy(sandbox, config, script)
     });
 }
@@ -265,7 +304,9 @@ fn documented_proxy_states_groups_and_scopes() {
     let issue = |scope| sandbox.new_key(&["--account", "42", "--scope", scope]).0;
     let [reader, writer] = ["read", "write"].map(|scope| format!("X-API-Key: {}", issue(scope)));
     let _requests = upstream(&sandbox);
-    let config = format!("server {{ listen 127.0.0.1:PORT;\n{} }}", configurations("nginx")[1])
+    let [first, second] = [0, 1].map(|index| configurations("nginx")[index]);
+    let refused = &first[first.find("location @refused").unwrap()..];
+    let config = format!("server {{ listen 127.0.0.1:PORT;\n{second}\n{refused} }}")
         .replace("location /messages", "location /200/messages");
     let nginx = Proxy::nginx(&sandbox, &config);
     for claim in ["X-Need: write", "X-Group: none", "X-Cost: 5"] {
@@ -275,8 +316,9 @@ fn documented_proxy_states_groups_and_scopes() {
     for claim in ["X-Need: read", "X-Group: tokens=0"] {
         assert_eq!(nginx.get("/200/messages", &[&writer, claim]).code(), 200, "{claim}");
     }
-    // There is no room for a third cost of 2,500 tokens. auth_request makes 500 of 429.
-    assert_eq!(nginx.get("/200/messages", &[&writer]).code(), 500);
+    // There is no room for a third cost of 2,500 tokens.
+    let denied = nginx.get("/200/messages", &[&writer]);
+    assert!(denied.code() == 429 && denied.has("Retry-After"), "{denied:?}");
     assert_eq!(nginx.get("/200", &[&writer]).code(), 200);
     let mut wire = Wire::to_socket(&sandbox.path("socket"));
     let lines: [&[u8]; 2] = [writer.as_bytes(), b"X-Group: write"];
@@ -322,6 +364,12 @@ fn documented_proxy_returns_the_charge_of_a_failure() {
         assert_eq!(nginx.get(path, &[&line]).code(), 404);
     }
     assert_eq!(nginx.get("/500", &[]).code(), 401);
+    let mut wire = Wire::to_socket(&sandbox.path("socket"));
+    let rest = format!("X-Cost: {left}");
+    let taken = wire.request("GET /auth", &[line.as_bytes(), rest.as_bytes()]);
+    let taken = taken.header("X-Keytally-Charge").to_owned();
+    assert_eq!(nginx.get("/500", &[&line]).code(), 429);
+    charges.push((taken, left));
     // The service behind the proxy settles its own charges, those that nginx did not settle.
     for (charge, cost) in charges {
         let lines = [format!("X-Keytally-Charge: {charge}"), "X-Cost: 0".to_owned()];

@@ -40,7 +40,30 @@ pub struct Carried {
     pub digest: u64,
     /// When the revocation was first carried, in Unix seconds; 0 for an active key.
     pub revoked_s: u32,
+    /// How often the record of the gate had been written then, counted round: see
+    /// [`Gate::record_writes`](keytally_core::Gate::record_writes).
+    pub writes: u16,
 }
+
+/// What a machine's gate has of a key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Present<'r> {
+    /// Its record.
+    pub record: &'r KeyRecord,
+    /// How often the record was written, counted round.
+    pub writes: u16,
+}
+
+impl Carried {
+    /// Returns whether a record with this number of writes was written less often than when it was
+    /// carried: it is from an older copy of the gate.
+    pub const fn is_after(&self, writes: u16) -> bool {
+        writes.wrapping_sub(self.writes) % WRITES >= WRITES / 2
+    }
+}
+
+/// The number of writes of a record is below this.
+const WRITES: u16 = 1 << 13;
 
 /// What comes of an exchange of a machine with the store about one key.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -53,21 +76,26 @@ pub struct Exchanged {
     pub changes_store: bool,
     /// Whether the store had something older than it had before, which no agent writes.
     pub is_older: bool,
+    /// Whether the gate has an older record than it had, and the store nothing newer. The record
+    /// then stays as it is, and no other machine gets it.
+    pub is_withheld: bool,
 }
 
 impl FleetKey {
     /// Merges what a machine knows of a key with what the store has.
     ///
-    /// `record` is that of the machine's gate, if it has the key, `carried` what the machine
+    /// `present` is what the machine's gate has, if it has the key, `carried` what the machine
     /// remembers of it, and `theirs` what the store has. Returns `None` if neither knows the key.
     pub fn exchange(
-        record: Option<&KeyRecord>,
+        present: Option<Present<'_>>,
         carried: Option<Carried>,
         theirs: Option<&Self>,
         now: Timestamp,
     ) -> Option<Exchanged> {
-        let own = match record {
-            Some(record) => Some(Self::known(record, carried, theirs, now)),
+        let known = present.map(|present| Self::known(present, carried, theirs, now));
+        let is_behind = matches!(known, Some(None));
+        let own = match known {
+            Some(own) => own,
             // The key was never put, or another key has its record now.
             None => carried
                 .filter(|carried| carried.revoked_s > 0)
@@ -75,6 +103,12 @@ impl FleetKey {
         };
         let last = carried.map_or(0, |carried| carried.version);
         let is_older = theirs.is_some_and(|theirs| theirs.version() < last);
+        if is_behind && (is_older || theirs.is_none()) {
+            let Present { record, .. } = present?;
+            let key = Self::Active { version: FIRST_VERSION, record: record.clone() };
+            let (changes_gate, changes_store, is_withheld) = (false, false, true);
+            return Some(Exchanged { key, changes_gate, changes_store, is_older, is_withheld });
+        }
         let key = match (&own, theirs) {
             (Some(own), Some(theirs)) => own.clone().merge(theirs.clone()),
             (Some(own), None) => own.clone(),
@@ -82,26 +116,31 @@ impl FleetKey {
             (None, None) => return None,
         };
         let is_valid = key.ended_s(now).is_none();
-        let changes_gate = match (record, &own) {
-            (Some(_), Some(own)) => !own.is_same_key(&key),
-            _ => is_valid && !is_older,
+        let changes_gate = match (present, &own) {
+            (Some(_), None) => true,
+            (Some(Present { record, .. }), Some(own)) => {
+                // The record of a restored gate may be active although its key was revoked.
+                !own.is_same_key(&key) || record.state != key.state()
+            }
+            (None, _) => is_valid && !is_older,
         };
         let changes_store = own.is_some() && theirs != Some(&key);
-        Some(Exchanged { key, changes_gate, changes_store, is_older })
+        Some(Exchanged { key, changes_gate, changes_store, is_older, is_withheld: false })
     }
 
-    /// Returns what a machine knows by the record in its gate. A record that differs from what was
-    /// carried has been changed on this machine since.
+    /// Returns what a machine knows by the record in its gate; `None` if the record is from an
+    /// older copy of the gate. Another record than was carried has been changed on this machine.
     fn known(
-        record: &KeyRecord,
+        present: Present<'_>,
         carried: Option<Carried>,
         theirs: Option<&Self>,
         now: Timestamp,
-    ) -> Self {
-        if record.state == KeyState::Revoked {
-            let at_s = carried.map(|carried| carried.revoked_s).filter(|at_s| *at_s > 0);
+    ) -> Option<Self> {
+        let Present { record, writes } = present;
+        let revoked_s = carried.map(|carried| carried.revoked_s).filter(|at_s| *at_s > 0);
+        if record.state == KeyState::Revoked || revoked_s.is_some() {
             let now_s = u32::try_from(now.unix_s()).unwrap_or(u32::MAX).max(1);
-            return Self::Revoked { at_s: at_s.unwrap_or(now_s) };
+            return Some(Self::Revoked { at_s: revoked_s.unwrap_or(now_s) });
         }
         let mut own = Self::Active { version: FIRST_VERSION, record: record.clone() };
         let digest = own.digest();
@@ -111,6 +150,13 @@ impl FleetKey {
                 carried.map_or(*version, |carried| carried.version.max(*version))
             }
             (Some(carried), _) if carried.digest == digest => carried.version,
+            (Some(carried), _)
+                // A change on this machine is a write.
+                if (carried.is_after(writes) || carried.writes == writes)
+                    && !theirs.is_some_and(|theirs| theirs.differs_in_peppers(record)) =>
+            {
+                return None;
+            }
             (Some(carried), _) => carried.version.saturating_add(1),
             // The key was rotated while nothing was carried.
             (None, Some(Self::Active { version, record: before }))
@@ -123,7 +169,25 @@ impl FleetKey {
         if let Self::Active { version: its, .. } = &mut own {
             *its = version;
         }
-        own
+        Some(own)
+    }
+
+    /// Returns whether a record is the same but for the peppers of its secrets. A gate gives the
+    /// number of a pepper that no valid secret needs to another one, and writes no record for that.
+    fn differs_in_peppers(&self, record: &KeyRecord) -> bool {
+        let without = |record: &KeyRecord| {
+            let without = |secret: StoredSecret| StoredSecret { pepper: 0, ..secret };
+            let (secret, previous) = (without(record.secret), record.previous.map(without));
+            KeyRecord { secret, previous, is_imported: false, ..record.clone() }
+        };
+        matches!(self, Self::Active { record: own, .. } if without(own) == without(record))
+    }
+
+    fn state(&self) -> KeyState {
+        match self {
+            Self::Revoked { .. } => KeyState::Revoked,
+            Self::Active { .. } => KeyState::Active,
+        }
     }
 
     /// Returns what both know together.
@@ -167,13 +231,13 @@ impl FleetKey {
         }
     }
 
-    /// Returns what a machine remembers of this.
-    pub fn carried(&self) -> Carried {
+    /// Returns what a machine remembers of this, whose gate's record was written this often.
+    pub fn carried(&self, writes: u16) -> Carried {
         let revoked_s = match self {
             Self::Revoked { at_s } => *at_s,
             Self::Active { .. } => 0,
         };
-        Carried { version: self.version(), digest: self.digest(), revoked_s }
+        Carried { version: self.version(), digest: self.digest(), revoked_s, writes }
     }
 
     /// Returns when the key ended, in Unix seconds: when it was revoked or has expired; `None` if

@@ -7,7 +7,7 @@ use hkdf::Hkdf;
 use keytally_core::{
     KeyId, KeyRecord, KeyState, Name, Pepper, Peppers, StoredSecret, Text, Timestamp,
 };
-use keytally_fleet_plan::fleet_key::{Carried, Exchanged, FIRST_VERSION, FleetKey};
+use keytally_fleet_plan::fleet_key::{Carried, Exchanged, FIRST_VERSION, FleetKey, Present};
 use keytally_fleet_plan::seal::{MAX_SEALED_LEN, MAX_SEALED_TEXT_LEN, Seal};
 use proptest::prelude::*;
 use sha2::Sha256;
@@ -197,12 +197,23 @@ fn key_of_the_seal_is_that_of_hkdf() {
     assert_eq!(Pepper::new(&expected).unwrap().mac(&message).to_bytes(), mac);
 }
 
+/// Exchanges a record that was written since it was remembered.
+fn exchange(
+    record: Option<&KeyRecord>,
+    carried: Option<Carried>,
+    theirs: Option<&FleetKey>,
+    now_s: u64,
+) -> Exchanged {
+    let writes = carried.map_or(1, |carried| carried.writes + 1);
+    let present = record.map(|record| Present { record, writes });
+    FleetKey::exchange(present, carried, theirs, Timestamp::from_unix_s(now_s)).unwrap()
+}
+
 #[test]
 fn change_on_this_machine_has_a_higher_version() {
-    let carried = active(6, record()).carried();
+    let carried = active(6, record()).carried(3);
     fn version(record: &KeyRecord, carried: Option<Carried>, theirs: Option<&FleetKey>) -> u64 {
-        let now = Timestamp::from_unix_s(9);
-        FleetKey::exchange(Some(record), carried, theirs, now).unwrap().key.version()
+        exchange(Some(record), carried, theirs, 9).key.version()
     }
     assert_eq!(version(&record(), Some(carried), None), 6);
     let changed = KeyRecord { scopes: 1, ..record() };
@@ -212,8 +223,7 @@ fn change_on_this_machine_has_a_higher_version() {
     // Without memory, the key is as it was at first, unless the store has the same.
     assert_eq!(version(&changed, None, None), FIRST_VERSION);
     let theirs = active(8, record());
-    let now = Timestamp::from_unix_s(9);
-    let exchanged = FleetKey::exchange(Some(&changed), None, Some(&theirs), now).unwrap();
+    let exchanged = exchange(Some(&changed), None, Some(&theirs), 9);
     assert_eq!((exchanged.key, exchanged.changes_gate), (theirs, true));
     assert_eq!(version(&record(), None, Some(&active(8, record()))), 8);
     // The put was not remembered.
@@ -228,25 +238,66 @@ fn change_on_this_machine_has_a_higher_version() {
 }
 
 #[test]
+fn record_of_an_older_copy_is_not_taken_for_a_change() {
+    let newest = active(6, KeyRecord { scopes: 1, ..record() });
+    let carried = newest.carried(3);
+    let old = record();
+    let with = |writes, theirs: Option<&FleetKey>| {
+        let present = Some(Present { record: &old, writes });
+        FleetKey::exchange(present, Some(carried), theirs, Timestamp::from_unix_s(9)).unwrap()
+    };
+    for writes in [3, 2, 0, 8191, 3 + 4096] {
+        // The store has the newest record, or a newer one.
+        for theirs in [&newest, &active(7, KeyRecord { scopes: 2, ..record() })] {
+            let Exchanged { key, changes_gate, changes_store, is_older, is_withheld } =
+                with(writes, Some(theirs));
+            assert_eq!((&key, changes_gate), (theirs, true), "{writes}");
+            assert_eq!((changes_store, is_older, is_withheld), (false, false, false));
+        }
+        // The store has none, or an older one.
+        for theirs in [None, Some(&active(5, KeyRecord { scopes: 3, ..record() }))] {
+            let exchanged = with(writes, theirs);
+            assert!(exchanged.is_withheld, "{writes}");
+            assert!(!exchanged.changes_gate && !exchanged.changes_store, "{exchanged:?}");
+        }
+        // A gate may have given the number of a pepper to another one.
+        let secret = StoredSecret { pepper: 12, ..old.secret };
+        let theirs = active(6, KeyRecord { secret, ..record() });
+        assert_eq!(with(writes, Some(&theirs)).key, active(7, record()), "{writes}");
+    }
+    for writes in [4, 5, 3 + 4095] {
+        assert_eq!(with(writes, Some(&newest)).key, active(7, record()), "{writes}");
+    }
+    // A revocation is remembered too.
+    let revoked = FleetKey::Revoked { at_s: 5 };
+    for writes in [0, 4] {
+        let (present, carried) = (Some(Present { record: &old, writes }), revoked.carried(3));
+        for theirs in [None, Some(&active(9, record()))] {
+            let now = Timestamp::from_unix_s(9);
+            let exchanged = FleetKey::exchange(present, Some(carried), theirs, now).unwrap();
+            assert_eq!((&exchanged.key, exchanged.changes_gate), (&revoked, true));
+            assert!(exchanged.changes_store);
+        }
+    }
+}
+
+#[test]
 fn revocation_keeps_the_time_at_which_it_was_first_carried() {
     let revoked = KeyRecord { state: KeyState::Revoked, ..record() };
-    let known = |record: Option<&KeyRecord>, carried, theirs: Option<&FleetKey>, now| {
-        FleetKey::exchange(record, carried, theirs, Timestamp::from_unix_s(now)).unwrap()
-    };
-    let first = known(Some(&revoked), None, None, 9);
+    let first = exchange(Some(&revoked), None, None, 9);
     assert_eq!(first.key, FleetKey::Revoked { at_s: 9 });
-    let carried = Some(first.key.carried());
-    assert_eq!(known(Some(&revoked), carried, None, 20).key, first.key);
+    let carried = Some(first.key.carried(1));
+    assert_eq!(exchange(Some(&revoked), carried, None, 20).key, first.key);
     // Also if the gate has another key in the record since.
     let replayed = active(3, record());
-    let again = known(None, carried, Some(&replayed), 20);
+    let again = exchange(None, carried, Some(&replayed), 20);
     assert_eq!(
         (again.key, again.changes_gate, again.changes_store, again.is_older),
         (first.key.clone(), false, true, true)
     );
-    let older = known(None, Some(active(5, record()).carried()), Some(&replayed), 20);
+    let older = exchange(None, Some(active(5, record()).carried(1)), Some(&replayed), 20);
     assert_eq!((older.changes_gate, older.changes_store, older.is_older), (false, false, true));
-    assert!(known(None, None, Some(&replayed), 20).changes_gate);
+    assert!(exchange(None, None, Some(&replayed), 20).changes_gate);
     let now = Timestamp::from_unix_s(20);
     assert_eq!(first.key.ended_s(now), Some(9));
     let expires =
@@ -259,15 +310,28 @@ fn revocation_keeps_the_time_at_which_it_was_first_carried() {
 #[derive(Clone, Default)]
 struct Machine {
     record: Option<KeyRecord>,
+    writes: u16,
     carried: Option<Carried>,
+    /// Whether the gate has a change that is not remembered.
+    is_changed: bool,
+    is_withheld: bool,
+    /// The copies of the gate that were made, with that.
+    copies: Vec<(Option<KeyRecord>, u16, bool)>,
 }
 
 impl Machine {
     /// Exchanges with the store, as an agent does. Returns what the store gets.
     fn exchange(&mut self, theirs: Option<&FleetKey>, forgets: bool) -> Option<FleetKey> {
         let now = Timestamp::from_unix_s(9);
-        let exchanged = FleetKey::exchange(self.record.as_ref(), self.carried, theirs, now)?;
-        let Exchanged { key, changes_gate, changes_store, is_older } = exchanged;
+        let writes = self.writes;
+        let present = self.record.as_ref().map(|record| Present { record, writes });
+        let exchanged = FleetKey::exchange(present, self.carried, theirs, now)?;
+        let Exchanged { key, changes_gate, changes_store, is_older, is_withheld } = exchanged;
+        self.is_withheld = is_withheld;
+        if is_withheld {
+            return theirs.cloned();
+        }
+        self.writes += u16::from(changes_gate);
         match &key {
             FleetKey::Active { record, .. } if changes_gate => self.record = Some(record.clone()),
             FleetKey::Revoked { .. } => {
@@ -277,8 +341,13 @@ impl Machine {
             }
             FleetKey::Active { .. } => {}
         }
+        if let Some(carried) = self.carried.filter(|_| self.record.is_some()) {
+            self.writes = self.writes.max(carried.writes);
+        }
+        self.is_changed |= changes_gate;
         if !forgets && (self.record.is_some() || !is_older) {
-            self.carried = Some(key.carried());
+            self.carried = Some(key.carried(self.writes));
+            self.is_changed = false;
         }
         if changes_store { Some(key) } else { theirs.cloned() }
     }
@@ -312,6 +381,15 @@ enum Event {
     Revoke {
         machine: usize,
     },
+    /// A copy of the gate is made.
+    Copy {
+        machine: usize,
+    },
+    /// The gate is replaced by a copy of it. What the agent remembers stays.
+    Restore {
+        machine: usize,
+        copy: usize,
+    },
 }
 
 fn any_event() -> impl Strategy<Value = Event> {
@@ -324,6 +402,8 @@ fn any_event() -> impl Strategy<Value = Event> {
             |(machine, scopes)| Event::Change { machine, scopes }),
         2 => (0..3_usize, any::<u8>()).prop_map(|(machine, tag)| Event::Rotate { machine, tag }),
         1 => (0..3_usize).prop_map(|machine| Event::Revoke { machine }),
+        2 => (0..3_usize).prop_map(|machine| Event::Copy { machine }),
+        2 => (0..3_usize, 0..3_usize).prop_map(|(machine, copy)| Event::Restore { machine, copy }),
     ]
 }
 
@@ -332,7 +412,7 @@ proptest! {
 
     #[test]
     fn revocation_is_never_taken_back(events in prop::collection::vec(any_event(), 0..60)) {
-        let first = Machine { record: Some(record()), carried: None };
+        let first = Machine { record: Some(record()), writes: 1, ..Machine::default() };
         let mut machines = [first.clone(), first, Machine::default()];
         let mut store: Option<FleetKey> = None;
         let mut past: Vec<Option<FleetKey>> = Vec::new();
@@ -341,7 +421,13 @@ proptest! {
             let was_revoked: Vec<_> = machines.iter().map(is_revoked).collect();
             match event {
                 Event::Exchange { machine, forgets, is_lost } => {
+                    let before = machines[machine].clone();
                     let written = machines[machine].exchange(store.as_ref(), forgets);
+                    if let Some(carried) = before.carried.filter(|_| !before.is_changed) {
+                        let version = |key: &Option<FleetKey>| key.as_ref().map(FleetKey::version);
+                        let most = version(&store).max(Some(carried.version));
+                        prop_assert!(version(&written) <= most, "no change was taken for one");
+                    }
                     if !is_lost {
                         past.push(store.clone());
                         store = written;
@@ -363,6 +449,16 @@ proptest! {
                 Event::Revoke { machine } => change(&mut machines[machine], |record| {
                     record.state = KeyState::Revoked;
                 }),
+                Event::Copy { machine } => {
+                    let Machine { record, writes, is_changed, copies, .. } = &mut machines[machine];
+                    copies.push((record.clone(), *writes, *is_changed));
+                }
+                Event::Restore { machine, copy } => {
+                    let machine = &mut machines[machine];
+                    let Some(copy) = machine.copies.get(copy).cloned() else { continue };
+                    (machine.record, machine.writes, machine.is_changed) = copy;
+                    continue;
+                }
             }
             for (machine, was_revoked) in machines.iter().zip(was_revoked) {
                 prop_assert!(is_revoked(machine) || !was_revoked, "a revocation was taken back");
@@ -373,6 +469,14 @@ proptest! {
             for machine in &mut machines {
                 store = machine.exchange(store.as_ref(), false);
             }
+        }
+        // What was carried as revoked is revoked again in a restored gate.
+        let is_remembered = |machine: &Machine| machine.carried.is_some_and(|one| one.revoked_s > 0);
+        let mut holders = machines.iter().filter(|machine| machine.record.is_some());
+        prop_assert!(holders.all(|machine| is_revoked(machine) || !is_remembered(machine)));
+        if machines.iter().any(|machine| machine.is_withheld) {
+            // No machine has the newest record of the key any more.
+            return Ok(());
         }
         let revoked = machines.iter().filter(|machine| is_revoked(machine)).count();
         let holders: Vec<_> = machines.iter().filter_map(|machine| machine.record.as_ref()).collect();
@@ -393,5 +497,7 @@ fn change(machine: &mut Machine, change: impl FnOnce(&mut KeyRecord)) {
         && let Some(record) = &mut machine.record
     {
         change(record);
+        machine.writes += 1;
+        machine.is_changed = true;
     }
 }

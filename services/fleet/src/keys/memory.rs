@@ -1,9 +1,9 @@
 //! What a machine remembers of the keys that it has carried, in a file next to the gate.
 //!
-//! The name of the file is that of the gate and `.versions`. It has a header of 64 bytes, then 32
-//! bytes for each record of the gate: key id, version, digest, and when the key was revoked (32)
-//! with a checksum of the entry (32). All numbers are little-endian. An entry that does not fit its
-//! checksum is none, as after a power failure.
+//! The name of the file is that of the gate and `.versions`. It has a header of 64 bytes, then 40
+//! bytes for each record of the gate: key id, version, digest, how often the record was written,
+//! and when the key was revoked (32) with a checksum of the entry (32). All numbers are
+//! little-endian. An entry that does not fit its checksum is none, as after a power failure.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
@@ -18,12 +18,13 @@ use crate::error::FleetError;
 const MAGIC: u64 = u64::from_le_bytes(*b"ktkeys\n\0");
 
 /// The version of the file's form.
-const FORM: u64 = 1;
+const FORM: u64 = 2;
 
 const HEADER_LEN: usize = 64;
-const ENTRY_LEN: usize = 32;
+const ENTRY_LEN: usize = 40;
 
-/// The words of an entry: key id, version, digest, time of the revocation and checksum.
+/// The words of an entry: key id, version, digest, number of writes, time of the revocation and
+/// checksum.
 type Words = [u64; ENTRY_LEN / 8];
 
 /// The memory of a machine.
@@ -89,10 +90,12 @@ impl Memory {
 
     /// Returns what is remembered of a key.
     pub(super) fn of(&self, key_id: KeyId) -> Option<Carried> {
-        let [number, version, digest, last] = *self.entries.get(self.index(key_id))?;
-        let is_its = number == key_id.number() && last == last_word(number, version, digest, last);
+        let [number, version, digest, writes, last] = *self.entries.get(self.index(key_id))?;
+        let is_its =
+            number == key_id.number() && last == last_word([number, version, digest, writes], last);
         let revoked_s = u32::try_from(last & u64::from(u32::MAX)).unwrap_or(0);
-        is_its.then_some(Carried { version, digest, revoked_s })
+        let writes = u16::try_from(writes).unwrap_or(0);
+        is_its.then_some(Carried { version, digest, revoked_s, writes })
     }
 
     /// Returns whether a key can be remembered: the entry of its record is free or its own, or
@@ -109,11 +112,11 @@ impl Memory {
         if self.of(key_id) == Some(carried) {
             return Ok(());
         }
-        let Carried { version, digest, revoked_s } = carried;
-        let number = key_id.number();
-        let last = last_word(number, version, digest, revoked_s.into());
+        let Carried { version, digest, revoked_s, writes } = carried;
+        let words = [key_id.number(), version, digest, writes.into()];
         let Some(entry) = self.entries.get_mut(index) else { return Ok(()) };
-        *entry = [number, version, digest, last];
+        let [number, version, digest, writes] = words;
+        *entry = [number, version, digest, writes, last_word(words, revoked_s.into())];
         let mut bytes = [0; ENTRY_LEN];
         for (chunk, word) in bytes.chunks_exact_mut(8).zip(entry) {
             chunk.copy_from_slice(&word.to_le_bytes());
@@ -138,9 +141,9 @@ impl Memory {
 }
 
 /// Returns the last word of an entry: the lower half of `last`, and a checksum (FNV-1a) of all.
-fn last_word(number: u64, version: u64, digest: u64, last: u64) -> u64 {
+fn last_word([number, version, digest, writes]: [u64; 4], last: u64) -> u64 {
     let revoked_s = last & u64::from(u32::MAX);
-    let words = [number, version, digest, revoked_s];
+    let words = [number, version, digest, writes, revoked_s];
     let hash = words
         .iter()
         .flat_map(|word| word.to_le_bytes())
@@ -156,7 +159,7 @@ mod tests {
         KeyId::from_number((record << 62) + number).unwrap()
     }
 
-    const CARRIED: Carried = Carried { version: 7, digest: u64::MAX, revoked_s: 9 };
+    const CARRIED: Carried = Carried { version: 7, digest: u64::MAX, revoked_s: 9, writes: 8191 };
 
     #[test]
     fn what_was_carried_is_remembered_after_a_restart() {

@@ -307,6 +307,98 @@ fn hostile_store_changes_no_key() {
     }
 }
 
+/// Replaces a gate by a copy of it, while its agent does not run.
+fn restore(machine: &mut Machine, copy: &Path) {
+    let path = machine.gate.path().unwrap().to_owned();
+    let new = path.with_extension("new");
+    std::fs::copy(copy, &new).unwrap();
+    std::fs::rename(&new, &path).unwrap();
+    machine.gate = Gate::open(&path, peppers("6b")).unwrap();
+}
+
+/// Returns a copy of a machine's gate.
+fn copy(machine: &Machine, name: &str) -> PathBuf {
+    let path = machine.gate.path().unwrap().with_extension(name);
+    std::fs::copy(machine.gate.path().unwrap(), &path).unwrap();
+    path
+}
+
+/// What the agent remembers stays next to the gate, and is newer than the copy.
+#[test]
+fn restored_gate_gets_the_newest_keys_again() {
+    let (folder, server) = (tempfile::tempdir().unwrap(), Server::start(&[]));
+    let config = config(&server.url());
+    let mut one = Machine::start(folder.path(), "one", 64, &config);
+    let two = Machine::start(folder.path(), "two", 64, &config);
+    let (first, key_id) = one.issue();
+    let (expired, expired_id) = one.issue();
+    let (revoked, revoked_id) = one.issue();
+    one.wait_for_all(2);
+    let monday = copy(&one, "monday");
+    let second = one.gate.rotate(key_id, Duration::ZERO, false).unwrap();
+    one.gate.assign(key_id, "pro").unwrap();
+    one.gate.assign(key_id, "default").unwrap();
+    let past = Timestamp::from_unix_s(wall().unix_s() - 5);
+    one.gate.expire(expired_id, Some(past)).unwrap();
+    one.gate.revoke(revoked_id).unwrap();
+    one.wait_for_all(2);
+    let tuesday = copy(&one, "tuesday");
+    let third = one.gate.rotate(key_id, Duration::ZERO, false).unwrap();
+    one.wait_for_all(2);
+    for backup in [&monday, &tuesday, &monday] {
+        one.stop();
+        restore(&mut one, backup);
+        one.run(&config, peppers("6b"), None);
+        until("restored", || one.outcome(&third) == Outcome::Admitted);
+        one.wait_for_all(2);
+        for machine in [&one, &two] {
+            assert_eq!(machine.outcome(&third), Outcome::Admitted);
+            for ended in [&first, &second, &expired, &revoked] {
+                assert_eq!(machine.outcome(ended), Outcome::InvalidKey);
+            }
+            assert_eq!(machine.refused(), 0);
+        }
+    }
+    // A change on the restored machine is one.
+    one.gate.expire(key_id, Some(past)).unwrap();
+    one.wait_for_all(2);
+    assert_eq!(two.outcome(&third), Outcome::InvalidKey);
+}
+
+#[test]
+fn older_key_of_a_restored_gate_is_not_sent_to_an_empty_store() {
+    let (folder, server) = (tempfile::tempdir().unwrap(), Server::start(&[]));
+    let config = config(&server.url());
+    let mut one = Machine::start(folder.path(), "one", 64, &config);
+    let mut two = Machine::start(folder.path(), "two", 64, &config);
+    let (first, key_id) = one.issue();
+    let (revoked, revoked_id) = one.issue();
+    one.wait_for_all(2);
+    let backup = copy(&one, "backup");
+    let second = one.gate.rotate(key_id, Duration::ZERO, false).unwrap();
+    one.gate.revoke(revoked_id).unwrap();
+    one.wait_for_all(2);
+    one.stop();
+    two.stop();
+    restore(&mut one, &backup);
+    server.query(&mut cmd("FLUSHALL"));
+    one.run(&config, peppers("6b"), None);
+    until("withheld", || one.refused() == 1);
+    until("a sentence", || one.problem().contains(&key_id.to_string()));
+    assert!(one.problem().contains("an older record"), "{}", one.problem());
+    assert!(record_in(&server, key_id).is_empty());
+    // The revocation is remembered.
+    until("revoked", || one.outcome(&revoked) == Outcome::InvalidKey);
+    assert!(!record_in(&server, revoked_id).is_empty());
+    two.run(&config, peppers("6b"), None);
+    until("the newest", || one.outcome(&second) == Outcome::Admitted);
+    until("settled", || one.refused() == 0);
+    for machine in [&one, &two] {
+        assert_eq!(machine.outcome(&first), Outcome::InvalidKey);
+        assert_eq!(machine.outcome(&revoked), Outcome::InvalidKey);
+    }
+}
+
 #[test]
 fn emptied_store_gets_all_keys_again() {
     let (folder, server) = (tempfile::tempdir().unwrap(), Server::start(&[]));

@@ -3,8 +3,9 @@
 //!
 //! It supports `auth_request` of nginx, `ForwardAuth` of Traefik, and `ext_authz` of Envoy over
 //! HTTP: any method and, for Envoy's path prefix, any path below `/auth`. The status is 200, 401,
-//! 403 or 429, or 400 if `X-Cost`, `X-Group` or `X-Need` is invalid. nginx turns a 400 or a 429 of
-//! a subrequest into 500, which its configuration can map back with `error_page`.
+//! 403 or 429, or 400 if `X-Cost`, `X-Group` or `X-Need` is invalid. nginx turns other statuses
+//! than 401 and 403 of a subrequest into 500, and the configuration in `docs/SERVICE.md` turns that
+//! into 429 or 503.
 //!
 //! `X-Cost` is the cost of the request, at least 1. The proxy must set or remove it: a proxy that
 //! forwards the header of its client lets the client choose the cost.
