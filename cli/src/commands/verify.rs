@@ -24,7 +24,8 @@ use crate::status::Status;
 ///
 /// Counts have no checksum: a count that was changed is not found.
 ///
-/// If keys need a pepper that was not given, one line reports how many. That is no flaw of the gate.
+/// If keys need a pepper that was not given, a line reports how many. The gate is not flawed for
+/// that.
 #[derive(Args)]
 pub(crate) struct Verify {
     #[command(flatten)]

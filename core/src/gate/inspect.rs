@@ -147,8 +147,8 @@ impl<M: AsRef<[CacheLine]>> Gate<M> {
         keys
     }
 
-    /// Returns from when on the gate has a record for another key; `None` if all hold keys that have
-    /// not ended.
+    /// Returns from when on the gate has a record for another key; `None` if no record is free and
+    /// no key has ended.
     ///
     /// The record of a revoked or expired key is free 1 s after its longest window has passed. A
     /// tally that a wrong clock stamped counts as it is. Reads the whole gate.

@@ -45,8 +45,8 @@ use keytally_cli::internal::{
 /// If the gate file is replaced (mv new.gate api.gate), the service opens the new file within a
 /// second. SIGHUP opens it immediately, unless standard input is a terminal.
 ///
-/// Under a supervisor with NOTIFY_SOCKET, such as systemd with Type=notify, the service reports that
-/// it accepts requests, that it works (WatchdogSec=), and that it stops.
+/// Under a supervisor with NOTIFY_SOCKET, such as systemd with Type=notify, the service reports
+/// that it accepts requests, that it works (WatchdogSec=), and that it stops.
 ///
 /// GET /api/v1/contacts needs a key and charges 1. GET /api/v1/limits returns the key's quotas and
 /// charges nothing. /auth returns 200, 401, 403 or 429 to proxies, with X-Account-Id, X-Key-Id,
