@@ -300,8 +300,8 @@ impl Serve {
             let served = None;
             if data.created {
                 print_note(&format!(
-                    "keytally: created a new gate without keys of clients, {}, since there was \
-                     none; --must-exist refuses this",
+                    "keytally: {} is new: there was no gate, so no existing key is valid; \
+                     --must-exist makes that an error",
                     data.gate_path.display()
                 ));
             }

@@ -111,7 +111,7 @@ fn gate_that_must_exist_is_not_created() {
     refused.expect_failure(&["there is no gate data/api.gate", "--data", "omit --must-exist"]);
     assert!(!sandbox.path("data").exists());
     let server = Server::start(&sandbox, &[]);
-    await_log(&sandbox, &["keytally: created a new gate", "data/api.gate", "--must-exist"]);
+    await_log(&sandbox, &["keytally: data/api.gate is new: there was no gate", "--must-exist"]);
     server.signal(Signal::TERM);
     assert!(server.wait().success());
     fs::remove_file(sandbox.path(LOG)).unwrap();
