@@ -131,17 +131,17 @@ const SERVICE: &[TestFiles] = &[(
 const FLEET: &[TestFiles] = &[
     ("keytally-fleet-plan", "*"),
     ("keytally-fleet", "*"),
-    ("keytally-server", "fleet fleet_processes"),
+    ("keytally-server", "fleet fleet_processes fleet_example"),
 ];
 
 /// The test files of fleets that start servers of Redis, in the short form and if the suite is
 /// named.
 const WITH_SERVERS: [&[TestFiles]; 2] = [
-    &[("keytally-fleet-plan", "script"), ("keytally-server", "fleet_processes")],
+    &[("keytally-fleet-plan", "script"), ("keytally-server", "fleet_processes fleet_example")],
     &[
         ("keytally-fleet-plan", "script"),
         ("keytally-fleet", "agent"),
-        ("keytally-server", "fleet fleet_processes"),
+        ("keytally-server", "fleet fleet_processes fleet_example"),
     ],
 ];
 
