@@ -12,10 +12,10 @@ use std::thread;
 use heapless::Vec;
 use keytally_core::sync::{AtomicU64, Ordering};
 use keytally_core::{
-    Address, Layout, MAX_PARTS, NumberedSubject, Quotas, Reserve, Reserving, Section, TallyOwner,
+    Address, Layout, MAX_PARTS, NumberedSubject, Reserve, Reserving, Section, TallyOwner,
     Timestamp, Verdict, rule_of_owner,
 };
-use keytally_fleet_plan::credit::{CreditLayout, Units};
+use keytally_fleet_plan::credit::CreditLayout;
 use keytally_fleet_plan::holding::is_held;
 use keytally_fleet_plan::layout::{FileLayout, KeysMode, KeysState, PageWord, WantedBits};
 use keytally_fleet_plan::words::TallyWords;
@@ -534,7 +534,7 @@ impl<'t> FleetFile<'t> {
         self.map.wanted()
     }
 
-    /// Returns the four words of a tally; `None` if there is no such tally.
+    /// Returns the five words of a tally; `None` if there is no such tally.
     pub fn words(&self, tally: u32) -> Option<TallyWords<'_>> {
         self.map.tally(tally).map(|tally| tally.words)
     }
@@ -605,23 +605,6 @@ impl<'t> FleetFile<'t> {
         }
         let at = Timestamp::from_unix_ms(at_ms);
         Some((self.table.numbered_subject(tally, [claim, present], at)?, present))
-    }
-
-    /// Returns the tally's own counts in this machine's table, of the windows of `now_ms`. They
-    /// also have what was admitted without credits.
-    pub fn counted(&self, tally: u32, now_ms: u64) -> Units {
-        let now = Timestamp::from_unix_ms(now_ms);
-        let quotas = match self.table {
-            FleetTable::Gate(gate) => {
-                gate.table().numbered_tally(tally.into(), now).map(|found| found.quotas)
-            }
-            _ => self.numbered_subject(tally, now_ms).map(|(found, _)| found.quotas),
-        };
-        let mut units = Units::default();
-        for (units, state) in units.iter_mut().zip(quotas.iter().flat_map(Quotas::iter)) {
-            *units = state.used();
-        }
-        units
     }
 
     /// Waits until the gates of all machines of the fleet have the changes of keys that were made

@@ -20,8 +20,8 @@ use keytally_fleet_plan::credit::{CreditLayout, Units};
 use keytally_fleet_plan::layout::{ABSENT_MS, PageState, PageWord, Phase};
 use keytally_fleet_plan::meta::{Meta, NUMBERS};
 use keytally_fleet_plan::words::{
-    CompoundSpending, Part, Spending, TallyWords, Word, Words, refund, refusal, spend, spend_all,
-    spend_up_to, want,
+    CompoundSpending, Part, Spending, TallyWords, Word, Words, admit_unreserved, deduct_unreserved,
+    refund, refusal, spend, spend_all, spend_up_to, want,
 };
 
 use once_cell::race::OnceBox;
@@ -167,6 +167,9 @@ struct Need<'m> {
     part: Part<'m, OwnWords<'m>>,
     /// The number of the lease request at which the cost was added to what is wanted.
     wanted_at: Option<u32>,
+    /// The time of the windows that the verdict shows: that of the request, or a later one if the
+    /// credits of a later window were spent.
+    shown_ms: u64,
 }
 
 type Needs<'m> = Vec<Need<'m>, MAX_PARTS>;
@@ -192,6 +195,13 @@ impl OwnWords<'_> {
     #[inline]
     fn is_own(&self) -> bool {
         self.owner.load(Ordering::Acquire) == self.its
+    }
+
+    /// States whose the words are, if they are another owner's and the agent cannot know it.
+    fn claim(&self) {
+        if let Some(claim) = self.claim.filter(|_| !self.is_own()) {
+            claim.store(self.its, Ordering::Release);
+        }
     }
 }
 
@@ -325,10 +335,11 @@ impl Machine {
                 },
             };
             let part = Part { layout, words, cost: verdict.cost() };
-            let need = Need { index, number, part, wanted_at: None };
+            let shown_ms = verdict.quotas().time().unix_ms();
+            let need = Need { index, number, part, wanted_at: None, shown_ms };
             // There is room for every tally of a request.
             let _ = needs.push(need);
-            now_ms = now_ms.max(verdict.quotas().time().unix_ms());
+            now_ms = now_ms.max(shown_ms);
         }
         Some(now_ms)
     }
@@ -353,9 +364,7 @@ impl Machine {
             if !is_lacking || *cost == 0 {
                 continue;
             }
-            if let Some(claim) = words.claim.filter(|_| !words.is_own()) {
-                claim.store(words.its, Ordering::Release);
-            }
+            words.claim();
             let meta = Meta::from_bits(words.load(Word::Meta));
             let is_known = need.wanted_at.is_some_and(|at| {
                 meta.number() == at || (meta.is_open() && meta.number() == (at + 1) % NUMBERS)
@@ -399,10 +408,9 @@ impl Need<'_> {
     #[inline]
     fn shown(&self, verdict: &Verdict, change: impl Fn(usize, u32) -> u32) -> u64 {
         let Part { layout, words, .. } = &self.part;
-        let now_ms = verdict.quotas().time().unix_ms();
         let (credits, left) = (words.load(Word::Credits), words.load(Word::Left));
         let limit = |index| verdict.quotas().limit_of(index).unwrap_or(0);
-        layout.shown([credits, left], now_ms, limit, change)
+        layout.shown([credits, left], self.shown_ms, limit, change)
     }
 
     /// Returns the refusal of a request for which the fleet has no units.
@@ -433,10 +441,12 @@ impl Spender {
 
     /// Spends the credits of all needs, or of none. Returns the part that refused it, and why.
     #[inline]
-    fn spend(&self, needs: &Needs<'_>, now_ms: u64) -> Result<(), Option<(usize, Spending)>> {
-        if let [Need { number, part: Part { layout, words, cost }, .. }] = &needs[..] {
+    fn spend(&self, needs: &mut Needs<'_>, now_ms: u64) -> Result<(), Option<(usize, Spending)>> {
+        if let [Need { number, part: Part { layout, words, cost }, shown_ms, .. }] = &mut needs[..]
+        {
             return match spend(layout, words, now_ms, *cost) {
-                Spending::Spent { is_low, .. } => {
+                Spending::Spent { at_ms, is_low } => {
+                    *shown_ms = at_ms;
                     if is_low {
                         self.hint(*number);
                     }
@@ -451,7 +461,9 @@ impl Spender {
             let _ = parts.push(need.part);
         }
         match spend_all(&parts, now_ms) {
-            CompoundSpending::Spent { is_low, .. } => {
+            CompoundSpending::Spent { at_ms, is_low } => {
+                let spent = needs.iter_mut().filter(|need| need.part.cost > 0);
+                spent.zip(at_ms).for_each(|(need, at_ms)| need.shown_ms = at_ms);
                 if is_low.contains(&true) {
                     let spent = needs.iter().filter(|need| need.part.cost > 0);
                     let low = spent.zip(is_low).filter(|(_, is_low)| *is_low);
@@ -460,7 +472,7 @@ impl Spender {
                 Ok(())
             }
             CompoundSpending::Refused { part, why } => {
-                let mut spending = (0..).zip(needs).filter(|(_, need)| need.part.cost > 0);
+                let mut spending = (0..).zip(&*needs).filter(|(_, need)| need.part.cost > 0);
                 Err(spending.nth(part).map(|(index, _)| (index, why)))
             }
         }
@@ -500,7 +512,7 @@ impl Spender {
             }
             let (state, is_led) = self.machine.state();
             if !is_led {
-                return alone(state, needs, tallies);
+                return alone(map, state, needs, tallies);
             }
             self.machine.report(needs, now_ms);
             match self.patience {
@@ -508,23 +520,29 @@ impl Spender {
                     let index = needs.first().map_or(0, |need| need.index);
                     return unavailable(tallies, index, Unavailability::Waiting);
                 }
-                Patience::Decide => return alone(state, needs, tallies),
+                Patience::Decide => return alone(map, state, needs, tallies),
                 Patience::Wait => {}
             }
             let time = instant();
             let end = *end.get_or_insert(time + self.machine.wait());
             let left = end.saturating_duration_since(time);
             if left.is_zero() {
-                return alone(state, needs, tallies);
+                return alone(map, state, needs, tallies);
             }
             map.wait(grants, left.min(REPORT_AGAIN));
         }
     }
 }
 
-/// Decides without credits, by the tallies of this machine, as the operator chose.
+/// Decides without credits, by the tallies of this machine, as the operator chose. What it admits
+/// is noted for the agent, which states it to the store.
 #[cold]
-fn alone(state: PageState, needs: &[Need<'_>], tallies: &mut [TallyVerdict]) -> Option<Refusal> {
+fn alone(
+    map: &FleetMap,
+    state: PageState,
+    needs: &[Need<'_>],
+    tallies: &mut [TallyVerdict],
+) -> Option<Refusal> {
     for need in needs {
         let verdict = tallies.get(need.index)?.verdict();
         let share = |limit| state.on_loss.and_then(|mode| mode.limit(limit, state.machines));
@@ -545,6 +563,14 @@ fn alone(state: PageState, needs: &[Need<'_>], tallies: &mut [TallyVerdict]) -> 
             return Some(Refusal { index: need.index, verdict });
         }
     }
+    for need in needs.iter().filter(|need| need.part.cost > 0) {
+        let Part { layout, words, cost } = &need.part;
+        let at_ms = tallies.get(need.index)?.verdict().quotas().time().unix_ms();
+        words.claim();
+        admit_unreserved(layout, &words.words, at_ms, *cost);
+        map.wanted().report(need.number);
+    }
+    map.ring();
     tallies.iter_mut().for_each(TallyVerdict::mark_unreserved);
     None
 }
@@ -574,7 +600,7 @@ impl Spender {
         }
         let now_ms = verdict.quotas().time().unix_ms();
         let spent = spend_one(layout, &words, now_ms, verdict.cost());
-        let Spending::Spent { is_low, .. } = spent else {
+        let Spending::Spent { at_ms, is_low } = spent else {
             return false;
         };
         if is_low {
@@ -582,7 +608,7 @@ impl Spender {
         }
         let words = [words.load(Word::Credits), words.load(Word::Left)];
         let limit = |index| verdict.quotas().limit_of(index).unwrap_or(0);
-        let word = layout.shown(words, now_ms, limit, |_, units| units);
+        let word = layout.shown(words, at_ms, limit, |_, units| units);
         tally.show(layout.layout(), word);
         true
     }
@@ -612,7 +638,7 @@ impl Reserve for Spender {
         let Some(now_ms) = self.machine.needs(table, tallies, true, &mut needs) else {
             return unavailable(tallies, 0, Unavailability::Lost);
         };
-        if self.spend(&needs, now_ms).is_ok() {
+        if self.spend(&mut needs, now_ms).is_ok() {
             Machine::show(&needs, tallies);
             return None;
         }
@@ -622,12 +648,16 @@ impl Reserve for Spender {
     fn release(&self, table: &dyn TallyNumbers, tallies: &[TallyVerdict]) {
         for tally in tallies {
             let verdict = tally.verdict();
-            if let Some(charge) = verdict.charge()
-                && !charge.is_unreserved()
-            {
+            let Some(charge) = verdict.charge() else { continue };
+            let key_id = verdict.holder().map(|holder| holder.key_id);
+            if !charge.is_unreserved() {
                 let charge = TallyCharge { cost: charge.cost(), at: charge.at() };
-                let key_id = verdict.holder().map(|holder| holder.key_id);
                 self.refund(table, key_id, tally.charge_index(), charge);
+            } else if let Some((words, layout)) =
+                self.machine.charged(table, key_id, tally.charge_index())
+            {
+                let units = [charge.cost(); MAX_QUOTAS];
+                deduct_unreserved(layout, &words.words, charge.at().unix_ms(), &units);
             }
         }
     }

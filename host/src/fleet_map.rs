@@ -12,7 +12,8 @@ use std::path::Path;
 use keytally_core::sync::{AtomicU64, Ordering};
 use keytally_core::{CACHE_LINE_LEN, CacheLine};
 use keytally_fleet_plan::layout::{
-    CLAIM_WORD, FileLayout, Identity, MAGIC, OWNER_WORD, PageError, PageState, PageWord, WantedBits,
+    CLAIM_WORD, FileLayout, Identity, MAGIC, OWNER_WORD, PageError, PageState, PageWord,
+    UNRESERVED_WORD, WantedBits,
 };
 use keytally_fleet_plan::words::TallyWords;
 
@@ -160,7 +161,8 @@ impl FleetMap {
         let at = self.tallies_at + tally as usize * TALLY_WORDS;
         let words: &[AtomicU64; TALLY_WORDS] = self.mapping.words().get(at..)?.first_chunk()?;
         let [credits, holding, left, meta, ..] = words;
-        let words_of_it = TallyWords { credits, holding, left, meta };
+        let unreserved = &words[UNRESERVED_WORD];
+        let words_of_it = TallyWords { credits, holding, left, meta, unreserved };
         Some(FleetTally { words: words_of_it, owner: &words[OWNER_WORD] })
     }
 

@@ -21,7 +21,9 @@ use keytally_fleet_plan::on_loss::OnLoss;
 #[path = "support/fleet.rs"]
 mod support;
 
-use support::{Machine, credits, grant, machines, only_tally, opened, peppers, state, with_agents};
+use support::{
+    Machine, credits, grant, grant_at, machines, only_tally, opened, peppers, state, with_agents,
+};
 
 fn check(gate: &Gate, key: &str, cost: u32) -> Verdict {
     gate.check(Some(key.as_bytes()), cost)
@@ -288,6 +290,73 @@ fn peek_shows_the_fleet_and_requests_nothing() {
     });
 }
 
+/// The agent may be in the next window before a request is, and a request may wait until then.
+#[test]
+fn verdict_names_the_windows_whose_credits_were_spent() {
+    for plan in ["10/day", "10/day; team: 20/day"] {
+        let folder = tempfile::tempdir().unwrap();
+        let (two, keys) = machines(folder.path(), 2, plan, 1);
+        let (gate, key) = (&two[0].gate, Some(keys[0].0.as_bytes()));
+        let file = FleetFile::open(&two[0].fleet, gate).unwrap();
+        let tallies = (0..file.tallies()).filter(|&tally| file.subject(tally).is_some());
+        let tallies: Vec<_> = tallies.collect();
+        const DAY_MS: u64 = 86_400_000;
+        let begins_ms = (now().unix_ms() / DAY_MS + 1) * DAY_MS;
+        tallies.iter().for_each(|&tally| grant_at(&file, tally, 5, begins_ms));
+        let checked = gate.part(key, 2).check(gate.clock());
+        assert!(checked.is_admitted());
+        for verdict in checked.verdicts() {
+            let quota = verdict.quotas().get(0).unwrap();
+            assert_eq!(quota.reset_unix_s * 1000, begins_ms + DAY_MS, "{plan}");
+        }
+        let alone = gate.check(key, 1);
+        assert_eq!(alone.quotas().get(0).unwrap().reset_unix_s * 1000, begins_ms + DAY_MS);
+        let left = |at: usize| credits(&file, tallies[at]);
+        assert!((0..tallies.len()).all(|at| left(at) == 2));
+        // A request that another part refuses returns them: the second machine has none.
+        let (first, second) = (gate.part(key, 2), two[1].gate.part(key, 2));
+        let refused = check_all(&[&first, &second], gate.clock()).unwrap();
+        assert_eq!(refused.outcome(), Outcome::Unavailable);
+        assert!((0..tallies.len()).all(|at| left(at) == 2));
+    }
+}
+
+/// Returns what a gate has counted in the first window of a tally.
+fn counted(gate: &Gate, tally: u32) -> u32 {
+    let found = gate.table().numbered_tally(tally.into(), now()).unwrap();
+    found.quotas.get(0).unwrap().used()
+}
+
+/// Returns what is noted for the agent as admitted without credits, in the first window.
+fn unreserved(file: &FleetFile<'_>, tally: u32) -> u32 {
+    let word = file.words(tally).unwrap().unreserved.load(Ordering::SeqCst);
+    file.subject(tally).unwrap().layout.units_at(word, now().unix_ms())[0]
+}
+
+/// Each section of a request that is admitted without credits is noted. A part that is refused for
+/// another reason notes nothing.
+#[test]
+fn request_admitted_without_credits_is_noted_unless_another_part_refuses() {
+    let folder = tempfile::tempdir().unwrap();
+    let (one, keys) = machines(folder.path(), 2, "10/week; team: 20/week", 1);
+    let files = [0, 1].map(|it: usize| FleetFile::open(&one[it].fleet, &one[it].gate).unwrap());
+    let cut = state(Phase::Cut, OnLoss::Open, 1);
+    files[0].page(PageWord::State).store(cut, Ordering::SeqCst);
+    let closed = state(Phase::Cut, OnLoss::Closed, 1);
+    files[1].page(PageWord::State).store(closed, Ordering::SeqCst);
+    let noted = || -> Vec<u32> {
+        let its = (0..files[0].tallies()).filter(|&it| files[0].subject(it).is_some());
+        its.map(|tally| unreserved(&files[0], tally)).collect()
+    };
+    let key = Some(keys[0].0.as_bytes());
+    assert!(one[0].gate.part(key, 3).check(now()).is_admitted());
+    assert_eq!(noted(), [3, 3]);
+    let parts = [one[0].gate.part(key, 4), one[1].gate.part(key, 1)];
+    let refused = check_all(&[&parts[0], &parts[1]], one[0].gate.clock()).unwrap();
+    assert_eq!(refused.outcome(), Outcome::Unavailable);
+    assert_eq!(noted(), [3, 3]);
+}
+
 #[test]
 fn lost_store_is_decided_as_the_operator_chose() {
     for (mode, admits) in [(OnLoss::Closed, 0), (OnLoss::Share, 3), (OnLoss::Open, 10)] {
@@ -311,10 +380,13 @@ fn lost_store_is_decided_as_the_operator_chose() {
             OnLoss::Share | OnLoss::Open => {
                 assert_eq!((last.outcome(), last.is_leased()), (Outcome::Denied, false));
                 assert_eq!((last.remaining(), last.quotas().get(0).unwrap().limit), (Some(0), 10));
-                // The next lease request states what was admitted.
+                // The next lease request states what was admitted, and the agent learns of it.
                 let tally = only_tally(&file);
-                let counted = file.counted(tally, now().unix_ms())[0];
-                assert_eq!(counted as usize, admits);
+                assert_eq!(counted(gate, tally) as usize, admits);
+                assert_eq!(unreserved(&file, tally) as usize, admits);
+                let mut reported = Vec::new();
+                file.wanted().take(|tally| reported.push(tally));
+                assert_eq!(reported, [tally]);
                 // A refund of such a charge makes no credits, also where there is room for them.
                 grant(&file, tally, 5);
                 assert!(check(gate, &keys[0].0, 0).is_admitted());
@@ -325,7 +397,7 @@ fn lost_store_is_decided_as_the_operator_chose() {
                 let charge = admitted[0].charge().unwrap();
                 gate.refund(keys[0].1, charge).unwrap();
                 assert_eq!(words.credits.load(Ordering::SeqCst), before);
-                assert_eq!(file.counted(tally, now().unix_ms())[0] as usize, admits - 1);
+                assert_eq!(counted(gate, tally) as usize, admits - 1);
             }
         }
     }
@@ -354,7 +426,7 @@ fn keys_are_unavailable_from_the_time_on_the_page() {
             assert_eq!(verdict.unavailability(), Some(Unavailability::Lost));
         }
         assert_eq!(credits(&file, tally), 49, "nothing was spent");
-        assert_eq!(file.counted(tally, now().unix_ms())[0], 1, "and nothing was charged");
+        assert_eq!(counted(gate, tally), 1, "and nothing was charged");
         for open_ms in [now().unix_ms() + 60_000, 0] {
             close(open_ms);
             assert!(check(gate, key, 1).is_admitted());

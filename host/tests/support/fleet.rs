@@ -223,10 +223,15 @@ pub(crate) fn offset(file: &FleetFile<'_>) -> i64 {
 
 /// Puts credits into a tally, as an agent that leased them.
 pub(crate) fn grant(file: &FleetFile<'_>, tally: u32, units: u32) {
+    grant_at(file, tally, units, now().unix_ms());
+}
+
+/// Puts credits of the windows of `now_ms` into a tally, as an agent that leased them.
+pub(crate) fn grant_at(file: &FleetFile<'_>, tally: u32, units: u32, now_ms: u64) {
     let subject = file.subject(tally).unwrap();
     let words = file.words(tally).unwrap();
     file.owner(tally).unwrap().store(subject.owner, Ordering::Release);
-    let (now_ms, units) = (now().unix_ms(), [units; 4]);
+    let units = [units; 4];
     let layout = &subject.layout;
     holding::set_holding(layout, &words, now_ms, now_ms, &units);
     holding::add_credits(layout, &words, now_ms, now_ms, &units);

@@ -3,7 +3,8 @@
 -- KEYS: a hash for each window.
 -- ARGV: the prefix of channels, the machine's name, the request's number, for how many milliseconds
 -- units are withheld after a loss, the most machines to recall from; then for each window: limit,
--- hold, want, first millisecond, first millisecond after it.
+-- hold, want, first millisecond, first millisecond after it, and the part of hold that was admitted
+-- without units of the store.
 -- Reply: the store's time in milliseconds; then for each window: held, left, machines.
 --
 -- Fields of a hash:
@@ -73,9 +74,10 @@ local function recall(key, machines)
 end
 
 for i, key in ipairs(KEYS) do
-  local at = 1 + 5 * i
+  local at = 6 * i
   local limit, hold, want = tonumber(ARGV[at]), tonumber(ARGV[at + 1]), tonumber(ARGV[at + 2])
   local begins, ends = tonumber(ARGV[at + 3]), tonumber(ARGV[at + 4])
+  local unreserved = tonumber(ARGV[at + 5])
   local held, left, machines = hold, 0, 0
   if begins <= now and now < ends then
     local hash = redis.call('HMGET', key, 't', 'n', 'x', 'w', machine)
@@ -86,7 +88,7 @@ for i, key in ipairs(KEYS) do
     local last_number = (last - had) / 4294967296
     if not hash[5] or (number - last_number - 1) % 2097152 < 1048576 then
       -- A newer number; numbers are counted round.
-      if hold > had then
+      if hold - unreserved > had then
         -- The store lacks what it had confirmed, so it may lack that of others too.
         if now >= withheld + withhold_ms then
           withheld = now + withhold_ms

@@ -17,9 +17,8 @@ use keytally_fleet_plan::holding::{self, Applied};
 use keytally_fleet_plan::layout::{PageState, PageWord, Phase};
 use keytally_fleet_plan::lease::LEARNING_MS;
 use keytally_fleet_plan::meta::Meta;
-use keytally_fleet_plan::on_loss::OnLoss;
 use keytally_fleet_plan::request::{LeaseRequest, Reply, WINDOW_REFUSED};
-use keytally_fleet_plan::words::{Word, Words as _};
+use keytally_fleet_plan::words::{TallyWords, Word, Words as _};
 
 use crate::clock::{Drift, Steady, wall_ms};
 use crate::config::FleetConfig;
@@ -30,7 +29,7 @@ use crate::machine::{Machine, Subject};
 use crate::names::{WindowKey, machine as name_in_store};
 use crate::store::{Call, PIPELINE, Store};
 use crate::subscriber::{MESSAGES, Message, Subscriber};
-use crate::tallies::{Entry, Present, Tallies, present};
+use crate::tallies::{Present, Tallies, present};
 
 /// The longest sleep of the agent.
 pub const SLEEP: Duration = Duration::from_millis(50);
@@ -41,8 +40,13 @@ const TEST: Duration = Duration::from_millis(500);
 /// How often planners without work are dropped.
 const SWEEP: Duration = Duration::from_secs(1);
 
-/// The tallies that the agent reads at once while it looks for those that hold units.
+/// The tallies that the agent reads at once while it looks for those that hold units, and the
+/// reports that it takes at once.
 const SCAN: u32 = 4096;
+
+/// With more planners that are to decide, no further tally is looked at. A flood of subjects that
+/// were admitted without credits would otherwise all have planners at once.
+const MOST_QUEUED: usize = 8192;
 
 /// The agent of a machine.
 ///
@@ -93,7 +97,7 @@ impl<'m, M: Machine + Sync> Agent<'m, M> {
 
     /// Runs until `is_stopped` returns true, at most 50 ms and one exchange with the store later.
     ///
-    /// A store that cannot be reached is tried again, with pauses of up to a second.
+    /// A store that cannot be reached is tried again, with pauses of up to 0.75 s.
     ///
     /// # Errors
     /// [`FleetError::Refused`] if the store refuses the agent, or is unsuitable, before it has
@@ -166,11 +170,15 @@ struct Turns<'a, M> {
     has_connected: bool,
     retry_at: Duration,
     pause: Duration,
+    /// The heartbeat that this agent has written last.
+    heartbeat: Option<u64>,
+    /// Whether the file was overwritten, and the rest of that may still follow.
+    is_overwritten: bool,
     phase: Option<Phase>,
     learning_since_ms: Option<u64>,
-    /// Whether requests may have been admitted without credits since the last connection.
-    has_been_cut: bool,
     scan: Option<Scan>,
+    /// The word of the summary of reports that is taken next.
+    wanted_from: usize,
     tallies: Tallies,
     /// How many lease requests one exchange has, by how long exchanges take.
     flow: Flow,
@@ -198,10 +206,12 @@ impl<'a, M: Machine + Sync> Turns<'a, M> {
             has_connected: false,
             retry_at: Duration::ZERO,
             pause: PAUSES[0],
+            heartbeat: None,
+            is_overwritten: false,
             phase: None,
             learning_since_ms: None,
-            has_been_cut: false,
             scan: Some(Scan { next: 0, is_claim: false }),
+            wanted_from: 0,
             tallies: Tallies::default(),
             flow: Flow::default(),
             messages,
@@ -216,6 +226,7 @@ impl<'a, M: Machine + Sync> Turns<'a, M> {
 
     fn run(&mut self, is_stopped: impl Fn() -> bool) -> Result<(), FleetError> {
         while !is_stopped() {
+            self.renew_if_overwritten();
             self.connect()?;
             self.publish_time();
             self.take_wanted();
@@ -251,6 +262,7 @@ impl<'a, M: Machine + Sync> Turns<'a, M> {
             self.agent.counters.offset_ms.store(offset, Ordering::Relaxed);
         }
         self.machine.page(PageWord::Heartbeat).store(now_ms, Ordering::Release);
+        self.heartbeat = Some(now_ms);
         let counters = &self.agent.counters;
         for (word, count) in
             [(PageWord::Requests, &counters.requests), (PageWord::Granted, &counters.grants)]
@@ -262,6 +274,10 @@ impl<'a, M: Machine + Sync> Turns<'a, M> {
             && self.scan.is_none()
             && now_ms >= since_ms.saturating_add(LEARNING_MS)
         {
+            if core::mem::take(&mut self.is_overwritten) {
+                self.renew();
+                return;
+            }
             // Only now, so that an agent that takes over before learns too.
             self.machine.page(PageWord::Store).store(self.identity, Ordering::Release);
             self.learning_since_ms = None;
@@ -273,7 +289,6 @@ impl<'a, M: Machine + Sync> Turns<'a, M> {
         let FleetConfig { on_loss, machines, .. } = self.agent.config;
         let word = PageState { phase, on_loss: Some(on_loss), machines };
         self.machine.page(PageWord::State).store(word.bits(), Ordering::Release);
-        self.has_been_cut |= phase == Phase::Cut;
         if self.phase != Some(phase) {
             self.phase = Some(phase);
             // Requests that wait look at the state again.
@@ -344,40 +359,27 @@ impl<'a, M: Machine + Sync> Turns<'a, M> {
         let last = self.machine.page(PageWord::Store).load(Ordering::Acquire);
         let is_other = identity != last || identity != self.identity;
         self.identity = identity;
-        if is_other {
+        // Other machines may have admitted requests without credits, and state them now.
+        let was_alone = self.phase == Some(Phase::Cut) && self.agent.config.on_loss.is_admitting();
+        if is_other || was_alone {
             self.learning_since_ms = Some(now_ms);
+        }
+        if is_other {
             self.scan = Some(Scan { next: 0, is_claim: true });
         }
         for tally in self.tallies.all() {
-            self.note_admitted(tally, now_ms);
             if let (Some(words), Some(entry)) =
                 (self.machine.words(tally), self.tallies.get_mut(tally))
             {
                 entry.planner.lost(&words, now_ms);
-                if is_other {
+                if is_other || was_alone {
                     entry.planner.reconnected(&words, now_ms);
                 }
             }
             self.tallies.queue(tally);
         }
-        self.has_been_cut = false;
         let is_learning = self.learning_since_ms.is_some();
         self.set_phase(if is_learning { Phase::Learning } else { Phase::Leading });
-    }
-
-    /// Notes for the next lease request what the machine admitted without credits while it had no
-    /// store.
-    fn note_admitted(&mut self, tally: u32, now_ms: u64) {
-        if !self.has_been_cut || self.agent.config.on_loss == OnLoss::Closed {
-            return;
-        }
-        let Some(Present { subject, words }) = present(self.machine, tally, now_ms) else { return };
-        let its = |entry: &&mut Entry| entry.owner == subject.owner;
-        let Some(entry) = self.tallies.get_mut(tally).filter(its) else { return };
-        let counted = self.machine.counted(tally, now_ms);
-        if let Some(least) = entry.admitted(&subject.layout, &words, now_ms, &counted) {
-            entry.planner.admitted(&least, now_ms);
-        }
     }
 
     /// Gives up the connection.
@@ -435,6 +437,20 @@ impl<'a, M: Machine + Sync> Turns<'a, M> {
         !has_jumped
     }
 
+    /// Takes a new name if the file was overwritten by an older copy of itself, whose credits may
+    /// have been spent: then the heartbeat is not the one that this agent wrote.
+    ///
+    /// The copy may take a while to be written. So the machine does this again when it has learned,
+    /// before anything is granted.
+    fn renew_if_overwritten(&mut self) {
+        let heartbeat = self.machine.page(PageWord::Heartbeat).load(Ordering::Acquire);
+        if self.heartbeat.is_some_and(|its| its != heartbeat) {
+            self.heartbeat = None;
+            self.is_overwritten = true;
+            self.renew();
+        }
+    }
+
     /// Takes a new name, and voids all credits. What the machine held under its old name stays
     /// counted by the store until the windows end.
     fn renew(&mut self) {
@@ -446,13 +462,16 @@ impl<'a, M: Machine + Sync> Turns<'a, M> {
         self.tallies.clear();
         let now_ms = self.now_ms();
         self.learning_since_ms = Some(now_ms);
-        self.set_phase(Phase::Learning);
+        self.set_phase(if self.store.is_some() { Phase::Learning } else { Phase::Cut });
         for tally in 0..self.machine.tallies() {
             let is_owned =
                 self.machine.owner(tally).is_some_and(|owner| owner.load(Ordering::Acquire) != 0);
-            let Some(words) = self.machine.words(tally).filter(|_| is_owned) else { continue };
-            holding::void(&words);
-            if Meta::from_bits(words.load(Word::Meta)).wanted() > 0 {
+            let Some(words) = self.machine.words(tally) else { continue };
+            if is_owned {
+                holding::void(&words);
+            }
+            let is_waiting = is_owned && Meta::from_bits(words.load(Word::Meta)).wanted() > 0;
+            if is_waiting || words.load(Word::Unreserved) != 0 {
                 self.want(tally, now_ms);
             }
         }
@@ -475,15 +494,29 @@ impl<'a, M: Machine + Sync> Turns<'a, M> {
         if self.make(tally, now_ms)
             && let Some(entry) = self.tallies.get_mut(tally)
         {
-            entry.planner.wanted();
+            let is_waiting = |words: TallyWords<'_>| {
+                words.load(Word::Unreserved) == 0
+                    || Meta::from_bits(words.load(Word::Meta)).wanted() > 0
+            };
+            // What was admitted without credits needs none any more.
+            if self.machine.words(tally).is_none_or(is_waiting) {
+                entry.planner.wanted();
+            }
             self.tallies.queue(tally);
         }
     }
 
+    /// Takes the reports of requests. Without a store, they stay in the file: what was admitted
+    /// without credits may be reported there for hours, and by many tallies.
     fn take_wanted(&mut self) {
+        if self.store.is_none() || self.tallies.queued() > MOST_QUEUED {
+            return;
+        }
         let now_ms = self.now_ms();
         let machine = self.machine;
-        machine.wanted().take(|tally| self.want(tally, now_ms));
+        let begin = self.wanted_from;
+        self.wanted_from =
+            machine.wanted().take_from(begin, SCAN, |tally| self.want(tally, now_ms));
     }
 
     fn take_messages(&mut self) {
@@ -516,9 +549,11 @@ impl<'a, M: Machine + Sync> Turns<'a, M> {
         }
     }
 
-    /// Looks at some further tallies of the file, whether they hold units.
+    /// Looks at some further tallies of the file, whether they hold units or have admitted some
+    /// without credits. Without a store, there is nothing to do with them.
     fn scan(&mut self) {
-        let Some(scan) = self.scan else { return };
+        let is_ready = self.store.is_some() && self.tallies.queued() <= MOST_QUEUED;
+        let Some(scan) = self.scan.filter(|_| is_ready) else { return };
         let now_ms = self.now_ms();
         let end = scan.next.saturating_add(SCAN).min(self.machine.tallies());
         for tally in scan.next..end {
@@ -530,24 +565,27 @@ impl<'a, M: Machine + Sync> Turns<'a, M> {
 
     fn scan_tally(&mut self, tally: u32, is_claim: bool, now_ms: u64) {
         let owner = self.machine.owner(tally).map_or(0, |owner| owner.load(Ordering::Acquire));
-        if owner == 0 {
-            return;
-        }
         let Some(words) = self.machine.words(tally) else { return };
         let is_open = Meta::from_bits(words.load(Word::Meta)).is_open();
-        if words.load(Word::Holding) == 0 && !is_open {
+        let is_used = owner != 0 && (words.load(Word::Holding) != 0 || is_open);
+        if !is_used && words.load(Word::Unreserved) == 0 {
             return;
         }
         let Some(subject) = self.machine.subject_at(tally, now_ms) else { return };
-        if subject.owner != owner {
+        let layout = &subject.layout;
+        let is_unreserved = holding::unreserved_ms(layout, &words, now_ms).is_some();
+        // What was admitted without credits is that of the present subject, whose the other words
+        // may not be yet.
+        let is_its = subject.owner == owner;
+        if !is_its && !is_unreserved {
             return;
         }
         self.tallies.remember(&subject, tally);
-        let layout = &subject.layout;
-        let is_held = holding::is_held(layout, &words, now_ms);
+        let is_held = is_its && holding::is_held(layout, &words, now_ms);
         let credits = layout.current(words.load(Word::Credits), now_ms);
         let is_claimed = is_claim && is_held;
-        if !(is_claimed || is_open || credits.iter().any(|&units| units > 0)) {
+        let has_credits = is_its && credits.iter().any(|&units| units > 0);
+        if !(is_claimed || is_unreserved || (is_its && is_open) || has_credits) {
             return;
         }
         if self.make(tally, now_ms) {
@@ -559,10 +597,10 @@ impl<'a, M: Machine + Sync> Turns<'a, M> {
         }
     }
 
-    /// Drops planners that have nothing to do. Without a store, they know what was admitted.
+    /// Drops planners that have nothing to do.
     fn sweep(&mut self) {
         let elapsed = self.steady.elapsed();
-        if elapsed.saturating_sub(self.swept_at) >= SWEEP && self.store.is_some() {
+        if elapsed.saturating_sub(self.swept_at) >= SWEEP {
             self.swept_at = elapsed;
             self.tallies.drop_idle();
         }
@@ -604,6 +642,8 @@ impl<'a, M: Machine + Sync> Turns<'a, M> {
         let now_ms = self.now_ms();
         let received_ms = self.steady.ms();
         (0..count).for_each(|_| self.flow.replied(sent_ms, received_ms));
+        // Then no request is open any more, and the replies are void.
+        self.renew_if_overwritten();
         let mut is_name_taken = false;
         for (prepared, reply) in prepared.iter().zip(&exchange.replies) {
             is_name_taken |= self.apply(prepared, reply.as_ref(), now_ms);
@@ -694,11 +734,11 @@ impl<'a, M: Machine + Sync> Turns<'a, M> {
 
     /// Sleeps until a request rings or a planner is due.
     fn sleep(&mut self, next_ms: Option<u64>) {
-        if self.scan.is_some() {
+        if self.is_deferring && self.store.is_some() {
+            thread::sleep(Duration::from_millis(1));
             return;
         }
-        if self.is_deferring {
-            thread::sleep(Duration::from_millis(1));
+        if self.scan.is_some() && self.store.is_some() {
             return;
         }
         let now_ms = self.now_ms();
@@ -708,7 +748,9 @@ impl<'a, M: Machine + Sync> Turns<'a, M> {
         }
         if self.store.is_none() {
             let until = self.retry_at.saturating_sub(self.steady.elapsed());
-            at_most = at_most.min(until.max(Duration::from_millis(1)));
+            // The reports that are not taken would end the machine's sleep.
+            thread::sleep(at_most.min(until.max(Duration::from_millis(1))));
+            return;
         }
         self.machine.sleep(at_most);
     }

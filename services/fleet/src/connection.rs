@@ -3,6 +3,7 @@
 use core::time::Duration;
 use std::sync::Once;
 
+use keytally_fleet_plan::lease::LEARNING_MS;
 use redis::{
     Client, ClientTlsConfig, Cmd, Connection as Inner, ConnectionAddr, ErrorKind,
     IntoConnectionInfo as _, PubSub, RedisConnectionInfo, RedisError, TlsCertificates, Value, cmd,
@@ -21,7 +22,13 @@ pub const CONNECT_TIMEOUT: Duration = Duration::from_millis(250);
 pub const REPLY_TIMEOUT: Duration = Duration::from_millis(250);
 
 /// The shortest and the longest pause before a further connection, each spread by half.
-pub const PAUSES: [Duration; 2] = [Duration::from_millis(50), Duration::from_secs(1)];
+///
+/// The longest one is less than the time in which a machine learns: all machines state what they
+/// hold and admitted to a store that is back before one of them leases anything.
+pub const PAUSES: [Duration; 2] = [Duration::from_millis(50), Duration::from_millis(500)];
+
+// The longest pause is half more. An attempt that begins before the store is back fails first.
+const _: () = assert!(PAUSES[1].as_millis() * 3 / 2 < LEARNING_MS as u128);
 
 /// What all connections to the servers of a store have in common.
 #[derive(Debug)]

@@ -36,7 +36,7 @@ use crate::error::FleetError;
 use crate::names::machine as name_in_store;
 
 /// How often the gate is examined for changes, and the agent for messages of the store.
-pub const KEYS_TURN: Duration = Duration::from_millis(10);
+pub const KEYS_TURN: Duration = Duration::from_millis(20);
 
 /// How often the store is read without a message.
 pub const KEYS_POLL: Duration = Duration::from_secs(1);

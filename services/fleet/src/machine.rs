@@ -4,7 +4,7 @@ use core::time::Duration;
 
 use keytally::{FleetFile, FleetLimiterInfo, FleetSubject};
 use keytally_core::sync::AtomicU64;
-use keytally_fleet_plan::credit::{CreditLayout, Units};
+use keytally_fleet_plan::credit::CreditLayout;
 use keytally_fleet_plan::layout::{PageWord, WantedBits};
 use keytally_fleet_plan::words::TallyWords;
 
@@ -19,7 +19,7 @@ pub trait Machine {
     /// Returns the tallies that want credits.
     fn wanted(&self) -> WantedBits<'_>;
 
-    /// Returns the four words of a tally; `None` if there is no such tally.
+    /// Returns the five words of a tally; `None` if there is no such tally.
     fn words(&self, tally: u32) -> Option<TallyWords<'_>>;
 
     /// Returns the word that names the key, team or subject to which the words of a tally belong: a
@@ -41,9 +41,6 @@ pub trait Machine {
     fn limiter(&self) -> Option<FleetLimiterInfo> {
         None
     }
-
-    /// Returns the tally's own counts in this machine's gate, of the windows of `now_ms`.
-    fn counted(&self, tally: u32, now_ms: u64) -> Units;
 
     /// Sleeps until a request rings, at most this long.
     fn sleep(&self, at_most: Duration);
@@ -105,10 +102,6 @@ impl Machine for FleetFile<'_> {
 
     fn limiter(&self) -> Option<FleetLimiterInfo> {
         self.table().limiter()
-    }
-
-    fn counted(&self, tally: u32, now_ms: u64) -> Units {
-        self.counted(tally, now_ms)
     }
 
     fn sleep(&self, at_most: Duration) {

@@ -441,7 +441,7 @@ fn command(digest: &str, fleet: &str, machine: &str, call: &Call<'_>) -> Cmd {
     command.arg(LEARNING_MS).arg(MOST_RECALLS);
     for window in request.windows() {
         command.arg(window.limit).arg(window.hold).arg(window.want);
-        command.arg(window.begin_ms).arg(window.end_ms);
+        command.arg(window.begin_ms).arg(window.end_ms).arg(window.unreserved);
     }
     command
 }
@@ -482,8 +482,8 @@ mod tests {
     use keytally_fleet_plan::request::WindowRequest;
 
     fn request() -> LeaseRequest {
-        let window =
-            WindowRequest { limit: 9, hold: 1, want: 4, begin_ms: 60_000, end_ms: 120_000 };
+        let (begin_ms, end_ms) = (60_000, 120_000);
+        let window = WindowRequest { limit: 9, hold: 3, unreserved: 2, want: 4, begin_ms, end_ms };
         LeaseRequest { number: 7, at_ms: 61_000, windows: [window; MAX_QUOTAS], len: 1 }
     }
 
@@ -508,10 +508,11 @@ mod tests {
                 "1000",
                 "64",
                 "9",
-                "1",
+                "3",
                 "4",
                 "60000",
-                "120000"
+                "120000",
+                "2"
             ]
         );
     }

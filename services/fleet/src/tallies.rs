@@ -4,12 +4,10 @@ use alloc::collections::{BTreeSet, BinaryHeap, VecDeque};
 use core::cmp::Reverse;
 use std::collections::HashMap;
 
-use keytally_core::MAX_QUOTAS;
 use keytally_core::sync::Ordering;
-use keytally_fleet_plan::credit::{CreditLayout, Units};
 use keytally_fleet_plan::holding;
 use keytally_fleet_plan::lease::Planner;
-use keytally_fleet_plan::words::{TallyWords, Word, Words as _};
+use keytally_fleet_plan::words::TallyWords;
 
 use crate::machine::{Machine, Subject};
 use crate::names::hash;
@@ -20,9 +18,6 @@ pub(crate) struct Entry {
     pub(crate) planner: Planner,
     /// The owner of the tally's words when the planner was made.
     pub(crate) owner: u64,
-    /// What the gate had counted that no credits were spent for, when the agent first looked.
-    uncredited: Units,
-    uncredited_ms: u64,
     is_queued: bool,
     /// When the planner must decide again, and when the heap has it next. `u64::MAX` for never.
     due_ms: u64,
@@ -73,19 +68,15 @@ impl Tallies {
     ) -> Option<(&mut Entry, bool)> {
         let is_new = !self.entries.contains_key(&tally);
         if is_new {
-            let Present { subject, words } = present(machine, tally, now_ms)?;
+            let Present { subject, .. } = present(machine, tally, now_ms)?;
             self.remember(&subject, tally);
-            let mut entry = Entry {
+            let entry = Entry {
                 planner: Planner::new(seed ^ u64::from(tally).rotate_left(32)),
                 owner: subject.owner,
-                uncredited: Units::default(),
-                uncredited_ms: now_ms,
                 is_queued: false,
                 due_ms: u64::MAX,
                 timer_ms: u64::MAX,
             };
-            let counted = machine.counted(tally, now_ms);
-            entry.uncredited = uncredited(&subject.layout, &words, now_ms, &counted);
             self.entries.insert(tally, entry);
         }
         self.entries.get_mut(&tally).map(|entry| (entry, is_new))
@@ -134,6 +125,11 @@ impl Tallies {
 
     pub(crate) fn is_queue_empty(&self) -> bool {
         self.queue.is_empty()
+    }
+
+    /// Returns how many planners are to decide.
+    pub(crate) fn queued(&self) -> usize {
+        self.queue.len()
     }
 
     /// Takes the next tally whose planner is to decide.
@@ -191,44 +187,4 @@ impl Tallies {
     pub(crate) fn clear(&mut self) {
         *self = Self::default();
     }
-}
-
-impl Entry {
-    /// Returns what this machine must hold at least, by the gate's own count: more than its
-    /// holding, if it has admitted requests without credits since the agent first looked.
-    pub(crate) fn admitted(
-        &self,
-        layout: &CreditLayout,
-        words: &TallyWords<'_>,
-        now_ms: u64,
-        counted: &Units,
-    ) -> Option<Units> {
-        let held = layout.current(words.load(Word::Holding), now_ms);
-        let now = uncredited(layout, words, now_ms, counted);
-        let mut least = held;
-        for index in 0..layout.len() {
-            let is_same = layout.is_same_window(index, self.uncredited_ms, now_ms);
-            let before = if is_same { self.uncredited[index] } else { 0 };
-            least[index] = held[index].saturating_add(now[index].saturating_sub(before));
-        }
-        (least != held).then_some(least)
-    }
-}
-
-/// Returns what a gate has counted beyond what the machine's holding accounts for: it was admitted
-/// without credits.
-fn uncredited(
-    layout: &CreditLayout,
-    words: &TallyWords<'_>,
-    now_ms: u64,
-    counted: &Units,
-) -> Units {
-    let held = layout.current(words.load(Word::Holding), now_ms);
-    let credits = layout.current(words.load(Word::Credits), now_ms);
-    let mut units = [0; MAX_QUOTAS];
-    for index in 0..layout.len() {
-        let accounted = held[index].saturating_sub(credits[index]);
-        units[index] = counted[index].saturating_sub(accounted);
-    }
-    units
 }

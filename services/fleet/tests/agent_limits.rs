@@ -20,9 +20,9 @@ fn bounds_of_agents_on_the_page_equal_the_constants() {
             REPLY_TIMEOUT.as_millis()
         ),
         format!(
-            "| a pause of an agent before the next connection | {} ms, doubled up to {} s,",
+            "| a pause of an agent before the next connection | {} ms, doubled up to {} ms,",
             shortest.as_millis(),
-            longest.as_secs()
+            longest.as_millis()
         ),
         format!("| lease requests of a pipeline of an agent | {PIPELINE}, fewer"),
         format!("| lease requests of an agent | {REQUESTS_PER_S} a second unless set |"),

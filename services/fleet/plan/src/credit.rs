@@ -4,9 +4,10 @@
 //! 64 bits = stamp (in units of time) | credits of window 1 | … | credits of window n
 //! ```
 //!
-//! Its layout is that of the tally that it belongs to. Three words of a tally have this form:
+//! Its layout is that of the tally that it belongs to. Four words of a tally have this form:
 //! *credits*, what is left to spend; the *holding*, what the store last confirmed and the machine
-//! has not given back; and *left*, what the store had left in its last reply.
+//! has not given back; *left*, what the store had left in its last reply; and *unreserved*, what
+//! was admitted without credits and is not in the holding yet.
 //!
 //! All functions are pure: they take words and times, and return words.
 //!
@@ -175,6 +176,19 @@ impl CreditLayout {
         self.is_same(index, self.stamp_at(one_ms), self.stamp_at(other_ms))
     }
 
+    /// Returns the units of each window of a word that contains both `at_ms` and the word's stamp,
+    /// and 0 for the others.
+    pub fn units_at(&self, word: u64, at_ms: u64) -> Units {
+        let (held, wanted) = (self.stamp(word), self.stamp_at(at_ms));
+        let mut units = Units::default();
+        for (index, units) in units.iter_mut().enumerate().take(self.len) {
+            if self.is_same(index, held, wanted) {
+                *units = self.units(word, index);
+            }
+        }
+        units
+    }
+
     /// Returns the units of each window of a word that is current at `now_ms`, and 0 for the
     /// others.
     #[inline]
@@ -322,6 +336,17 @@ pub fn set(layout: &CreditLayout, word: u64, now_ms: u64, at_ms: u64, units: &Un
         }
     }
     layout.word(time_ms, &kept)
+}
+
+/// Subtracts units from the windows that contained `at_ms`, at most those that they have. The stamp
+/// stays.
+pub fn deduct(layout: &CreditLayout, word: u64, at_ms: u64, units: &Units) -> u64 {
+    let present = layout.units_at(word, at_ms);
+    let mut next = word;
+    for index in 0..layout.len {
+        next -= u64::from(units[index].min(present[index])) << layout.shifts[index];
+    }
+    next
 }
 
 /// Takes at most `units` of each current window. Returns the next word, moved forward to `now_ms`,

@@ -10,6 +10,13 @@
 //! in every window, unless the store forgot what it had confirmed. The store never lets the sum of
 //! all machines exceed the limit, so the sum of what they spend does not.
 //!
+//! Requests that were admitted without credits, as the operator chose for a loss of the store, are
+//! not part of *spent*. They are counted in a word of their own until the store has them:
+//!
+//! ```text
+//! spent + credits + admitted without credits ≤ holding + unreserved
+//! ```
+//!
 //! 1. At most one lease request of a tally is open. Its number is raised before it is sent.
 //! 2. A reply is applied only to the open request with its number, and only to windows that still
 //!    run. The holding is written first, then the difference is added to the credits.
@@ -19,25 +26,25 @@
 //!    store.
 //! 5. An agent that takes over closes the open request, and continues with the words as they are.
 //!    Units that its predecessor had moved halfway stay in the holding, and nothing spends them.
+//! 6. Each request also states what is unreserved. Its reply first moves that to the holding, then
+//!    subtracts it. So it is counted twice if the agent is killed in between, and never forgotten.
 //!
 //! Only one agent at a time may call these functions, while any number of requests spend credits.
 
 use crate::credit::{self, CreditLayout, Units};
 use crate::meta::{Meta, NUMBERS};
 use crate::request::{LeaseRequest, NUMBER_REFUSED, Reply, WINDOW_REFUSED, WindowRequest};
-use crate::words::{Word, Words, update, update_meta};
+use crate::words::{Word, Words, deduct_unreserved, update, update_meta};
 
 /// Opens a lease request that wants `more` units than the holding, of each window. Returns it with
 /// the wanted cost, which is cleared. `None` if a request is open.
 ///
-/// `at_least` are units that the machine must hold by its own count, such as those that it admitted
-/// without credits. A holding below them is stated as them.
+/// What was admitted without credits is stated as part of the holding.
 pub fn open<W: Words>(
     layout: &CreditLayout,
     words: &W,
     now_ms: u64,
     more: &Units,
-    at_least: &Units,
 ) -> Option<(LeaseRequest, u32)> {
     let before = update_meta(words, |meta| {
         if meta.is_open() {
@@ -53,13 +60,16 @@ pub fn open<W: Words>(
     // A predecessor may have been ahead of this agent's time.
     let at_ms = layout.time_ms(holding, now_ms);
     let held = layout.current(holding, at_ms);
+    let admitted = layout.units_at(words.load(Word::Unreserved), at_ms);
     let mut windows = [WindowRequest::default(); keytally_core::MAX_QUOTAS];
     for (index, window) in windows.iter_mut().enumerate().take(layout.len()) {
         let span = layout.span(index, at_ms);
-        let hold = held[index].max(at_least[index]).min(layout.max_units(index));
+        let unreserved = admitted[index].min(layout.max_units(index) - held[index]);
+        let hold = held[index] + unreserved;
         let want = hold.saturating_add(more[index]).min(layout.max_units(index));
         let (begin_ms, end_ms) = (span.begin_ms, span.end_ms);
-        *window = WindowRequest { limit: layout.limit(index), hold, want, begin_ms, end_ms };
+        let limit = layout.limit(index);
+        *window = WindowRequest { limit, hold, unreserved, want, begin_ms, end_ms };
     }
     let number = (before.number() + 1) % NUMBERS;
     Some((LeaseRequest { number, at_ms, windows, len: layout.len() }, before.wanted()))
@@ -77,8 +87,8 @@ pub enum Applied {
     NameTaken,
 }
 
-/// Applies the reply to `request`: writes the holding, then adds to the credits, then closes the
-/// request.
+/// Applies the reply to `request`: writes the holding, subtracts from what is unreserved what the
+/// store has counted, then adds to the credits, then closes the request.
 ///
 /// Of a reply that no script would send, at most the wanted units are held, and at least what was
 /// held before.
@@ -100,14 +110,16 @@ pub fn apply<W: Words>(
     }
     let holding = words.load(Word::Holding);
     let mut held = layout.current(holding, request.at_ms);
-    let mut gained = Units::default();
+    let (mut gained, mut counted) = (Units::default(), Units::default());
     for (index, (window, part)) in windows().enumerate() {
         if is_answered(request, reply, index) {
             held[index] = part.held.clamp(window.hold, window.want.max(window.hold));
             gained[index] = held[index] - window.hold;
+            counted[index] = window.unreserved;
         }
     }
     set_holding(layout, words, now_ms, request.at_ms, &held);
+    deduct_unreserved(layout, words, request.at_ms, &counted);
     add_credits(layout, words, now_ms, request.at_ms, &gained);
     set_left(layout, words, now_ms, request, reply);
     close(words);
@@ -201,8 +213,7 @@ pub fn give_back<W: Words>(
         return None;
     }
     lower_holding(layout, words, now_ms, &taken);
-    let none = Units::default();
-    open(layout, words, now_ms, &none, &none).map(|(request, _)| request)
+    open(layout, words, now_ms, &Units::default()).map(|(request, _)| request)
 }
 
 /// Closes the open request: it is given up, its connection broke, or another agent takes over.
@@ -215,9 +226,17 @@ pub fn is_held<W: Words>(layout: &CreditLayout, words: &W, now_ms: u64) -> bool 
     layout.current(words.load(Word::Holding), now_ms) != Units::default()
 }
 
-/// Voids everything: takes all credits, then clears the other words. For a machine that gets a new
-/// name, such as after a restart or if its file was copied. The store keeps what it held under the
-/// old name until the windows end.
+/// Returns when what was admitted without credits can be stated: now, or when the windows begin in
+/// which it was. `None` if there is nothing to state.
+pub fn unreserved_ms<W: Words>(layout: &CreditLayout, words: &W, now_ms: u64) -> Option<u64> {
+    let word = words.load(Word::Unreserved);
+    let at_ms = layout.time_ms(word, now_ms);
+    (layout.units_at(word, at_ms) != Units::default()).then_some(at_ms)
+}
+
+/// Voids what the machine holds: takes all credits, then clears the other words. For a machine that
+/// gets a new name, such as after a restart or if its file was copied. The store keeps what it held
+/// under the old name until the windows end. What the store has not counted stays to be stated.
 pub fn void<W: Words>(words: &W) {
     update(words, Word::Credits, |_| Some(0));
     for word in [Word::Holding, Word::Left] {

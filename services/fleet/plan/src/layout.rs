@@ -9,10 +9,11 @@
 //! All words have 64 bits. The parts begin at multiples of a cache line. This module maps nothing;
 //! it says where everything is, and refuses a page that does not fit.
 //!
-//! The words of a tally are those of [`Word`](crate::words::Word) in their order, then its *owner*:
-//! a number for the key, the account or the subject to which they belong, 0 for none. A request of
-//! another one spends nothing there. Then its *claim*: in the file of a limiter, the number of the
-//! last subject that waited for credits there. The other words are 0.
+//! The words of a tally are the first four of [`Word`](crate::words::Word) in their order, then its
+//! *owner*: a number for the key, the account or the subject to which they belong, 0 for none. A
+//! request of another one spends nothing there. Then its *claim*: in the file of a limiter, the
+//! number of the last subject that waited for credits there, or did without. Then
+//! [`Word::Unreserved`](crate::words::Word::Unreserved). The last word is 0.
 
 use core::fmt;
 
@@ -34,6 +35,9 @@ pub const OWNER_WORD: usize = 4;
 
 /// The position of the claim among the words of a tally.
 pub const CLAIM_WORD: usize = 5;
+
+/// The position of what was admitted without credits among the words of a tally.
+pub const UNRESERVED_WORD: usize = 6;
 
 /// Parts begin at multiples of this.
 const LINE_LEN: usize = 64;
@@ -414,17 +418,31 @@ impl<'m> WantedBits<'m> {
     }
 
     /// Takes all reports, and calls `found` with each tally.
-    pub fn take(&self, mut found: impl FnMut(u32)) {
-        for (summary_index, summary) in self.summary.iter().enumerate() {
+    pub fn take(&self, found: impl FnMut(u32)) {
+        self.take_from(0, u32::MAX, found);
+    }
+
+    /// Takes reports until there are `most`, and at most 4,095 more, and calls `found` with each
+    /// tally. Begins at a word of the summary, and returns the one to begin at the next time, so
+    /// that every tally gets its turn.
+    pub fn take_from(&self, begin: usize, most: u32, mut found: impl FnMut(u32)) -> usize {
+        let (len, mut count) = (self.summary.len(), 0);
+        for summary_index in (begin..len).chain(0..begin.min(len)) {
+            if count >= most {
+                return summary_index;
+            }
+            let Some(summary) = self.summary.get(summary_index) else { continue };
             let mut words = clear(summary);
             while let Some(index) = lowest(&mut words) {
                 let index = summary_index * 64 + index as usize;
                 let mut tallies = self.bits.get(index).map_or(0, clear);
                 while let Some(bit) = lowest(&mut tallies) {
                     found(u32::try_from(index * 64).unwrap_or(u32::MAX).saturating_add(bit));
+                    count += 1;
                 }
             }
         }
+        begin
     }
 
     /// Returns whether nothing is reported.

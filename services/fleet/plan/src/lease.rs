@@ -85,8 +85,8 @@ pub struct Planner {
     quiet_until_ms: u64,
     is_wanted: bool,
     is_claim_due: bool,
-    /// The least units that the machine must hold by its own count, in the windows of a time.
-    admitted: Option<(Units, u64)>,
+    /// When what was admitted without credits is stated again, if no reply has confirmed it.
+    state_at_ms: u64,
     /// The time of a request that was given up, so that the store may count more than the holding;
     /// when to state it again, and after how long the next time.
     unsettled_ms: Option<u64>,
@@ -118,7 +118,7 @@ impl Planner {
             quiet_until_ms: 0,
             is_wanted: false,
             is_claim_due: false,
-            admitted: None,
+            state_at_ms: 0,
             unsettled_ms: None,
             settle_at_ms: 0,
             settle_after_ms: GIVE_UP_MS,
@@ -144,13 +144,6 @@ impl Planner {
     /// it holds.
     pub fn claim_again(&mut self) {
         self.is_claim_due = true;
-    }
-
-    /// Notes that the machine must hold at least these units in the windows of `now_ms`, since it
-    /// admitted requests without credits. The next lease request states them.
-    pub fn admitted(&mut self, at_least: &Units, now_ms: u64) {
-        self.is_claim_due = true;
-        self.admitted = Some((*at_least, now_ms));
     }
 
     /// Notes that the agent is connected to a store that may lack the last writes, or to a new one.
@@ -191,11 +184,10 @@ impl Planner {
             self.give_up_ms = (2 * self.give_up_ms).min(LONGEST_GIVE_UP_MS);
             self.lost(words, now_ms);
         }
-        let is_claimed = core::mem::take(&mut self.is_claim_due)
-            && (self.admitted.is_some() || holding::is_held(layout, words, now_ms));
+        let is_claimed =
+            core::mem::take(&mut self.is_claim_due) && holding::is_held(layout, words, now_ms);
         if is_claimed || self.is_settling(layout, now_ms) {
-            let none = Units::default();
-            return self.open(layout, words, now_ms, &none);
+            return self.open(layout, words, now_ms, &Units::default());
         }
         if let Some(request) = self.give_back(layout, words, now_ms) {
             self.opened_ms = now_ms;
@@ -204,10 +196,16 @@ impl Planner {
         if now_ms >= self.exhausted_until_ms && meta.is_any_exhausted() {
             update_meta(words, |meta| meta.with_exhausted([false; MAX_QUOTAS]));
         }
-        if now_ms < self.quiet_until_ms || !core::mem::take(&mut self.is_wanted) {
-            return None;
+        if now_ms >= self.quiet_until_ms
+            && core::mem::take(&mut self.is_wanted)
+            && let Some(request) = self.request(layout, words, now_ms)
+        {
+            return Some(request);
         }
-        self.request(layout, words, now_ms)
+        // Any request states what was admitted without credits. Without one, it has its own.
+        let is_unreserved = now_ms >= self.state_at_ms
+            && holding::unreserved_ms(layout, words, now_ms).is_some_and(|at_ms| at_ms <= now_ms);
+        is_unreserved.then(|| self.open(layout, words, now_ms, &Units::default())).flatten()
     }
 
     /// Applies a reply to `request`, which [`next`](Self::next) returned. The agent then wakes the
@@ -225,7 +223,7 @@ impl Planner {
         let Applied::Granted(gained) = applied else {
             return applied;
         };
-        (self.waiting, self.admitted) = (0, None);
+        self.waiting = 0;
         let took_ms = now_ms.saturating_sub(self.opened_ms);
         self.give_up_ms = took_ms.saturating_mul(4).clamp(GIVE_UP_MS, LONGEST_GIVE_UP_MS);
         (self.unsettled_ms, self.settle_after_ms) = (None, GIVE_UP_MS);
@@ -269,7 +267,9 @@ impl Planner {
         let has_credits =
             layout.current(words.load(Word::Credits), self.seen_ms) != Units::default();
         let idle = has_credits.then(|| self.seen_ms.saturating_add(self.look_ms(layout)));
-        [quiet, settled, exhausted, idle].into_iter().flatten().min()
+        let unreserved = holding::unreserved_ms(layout, words, self.seen_ms)
+            .map(|at_ms| at_ms.max(self.state_at_ms));
+        [quiet, settled, exhausted, idle, unreserved].into_iter().flatten().min()
     }
 
     /// Returns whether the holding must be stated again now, since a request was given up and no
@@ -377,15 +377,9 @@ impl Planner {
         now_ms: u64,
         more: &Units,
     ) -> Option<LeaseRequest> {
-        let mut at_least = Units::default();
-        if let Some((units, at_ms)) = self.admitted {
-            for index in 0..layout.len() {
-                let is_same = layout.is_same_window(index, at_ms, now_ms);
-                at_least[index] = if is_same { units[index] } else { 0 };
-            }
-        }
-        let (request, wanted) = holding::open(layout, words, now_ms, more, &at_least)?;
+        let (request, wanted) = holding::open(layout, words, now_ms, more)?;
         (self.opened_ms, self.waiting) = (now_ms, wanted.max(self.waiting));
+        self.state_at_ms = now_ms.saturating_add(GIVE_UP_MS);
         Some(request)
     }
 

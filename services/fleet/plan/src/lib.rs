@@ -13,6 +13,7 @@
 //! | holding | the units that the store counts for a machine: spent, or credits |
 //! | lease request | states what a machine holds and what it wants to hold |
 //! | exhausted | the store had no unit of a window left in its last reply |
+//! | unreserved | admitted without credits, and not in the holding yet |
 //! | recall | the store's message that a window runs out and idle units are needed |
 //! | void | of a window that has passed; never spent |
 //!
@@ -29,9 +30,8 @@
 //!
 //! let policy: Policy = "100/minute".parse()?;
 //! let layout = CreditLayout::new(policy.layout(), &policy.limits())?;
-//! let memory = [const { AtomicU64::new(0) }; 4];
-//! let [credits, holding, left, meta] = &memory;
-//! let words = TallyWords { credits, holding, left, meta };
+//! let memory = [const { AtomicU64::new(0) }; 5];
+//! let words = TallyWords::from(&memory);
 //! let mut planner = Planner::new(7);
 //! let now_ms = 1_700_000_000_000;
 //!

@@ -51,6 +51,11 @@ impl OnLoss {
         }
     }
 
+    /// Returns whether a request can be admitted without credits.
+    pub const fn is_admitting(self) -> bool {
+        !matches!(self, Self::Closed)
+    }
+
     /// Returns the limit by which the machine decides alone, in a fleet of `machines`. `None`
     /// if it refuses. A share is rounded down, so a limit below the number of machines admits
     /// nothing.

@@ -33,8 +33,10 @@ pub struct LeaseRequest {
 pub struct WindowRequest {
     /// The most units that all machines together may hold.
     pub limit: u32,
-    /// The units that the machine holds.
+    /// The units that the machine holds, with those of `unreserved`.
     pub hold: u32,
+    /// The units that it admitted without credits and that no reply has confirmed, at most `hold`.
+    pub unreserved: u32,
     /// The units that it wants to hold, at least `hold`.
     pub want: u32,
     /// The first moment of the window, in Unix milliseconds.
@@ -55,9 +57,9 @@ impl LeaseRequest {
         Some(Span { begin_ms: window.begin_ms, end_ms: window.end_ms })
     }
 
-    /// Returns the units that the machine holds in each window.
-    pub fn holds(&self) -> Units {
-        self.windows.map(|window| window.hold)
+    /// Returns the units of each window that were admitted without credits.
+    pub fn unreserved(&self) -> Units {
+        self.windows.map(|window| window.unreserved)
     }
 }
 

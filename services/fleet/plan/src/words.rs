@@ -1,8 +1,9 @@
-//! The four words of a tally in a fleet, and the charges of requests.
+//! The five words of a tally in a fleet, and the charges of requests.
 
+use keytally_core::MAX_QUOTAS;
 use keytally_core::sync::{AtomicU64, Ordering};
 
-use crate::credit::{self, CreditLayout};
+use crate::credit::{self, CreditLayout, Units};
 use crate::meta::Meta;
 
 /// Names one of the words of a tally.
@@ -17,6 +18,9 @@ pub enum Word {
     Left,
     /// The state of lease requests: see [`Meta`].
     Meta,
+    /// What was admitted without credits, and is not in the holding yet. Requests add to it
+    /// ([`admit_unreserved`]), and the agent subtracts what the store has counted.
+    Unreserved,
 }
 
 /// The memory of a tally's words, which threads and processes share.
@@ -47,6 +51,15 @@ pub struct TallyWords<'m> {
     pub left: &'m AtomicU64,
     /// [`Word::Meta`].
     pub meta: &'m AtomicU64,
+    /// [`Word::Unreserved`].
+    pub unreserved: &'m AtomicU64,
+}
+
+impl<'m> From<&'m [AtomicU64; 5]> for TallyWords<'m> {
+    /// The words in the order of [`Word`].
+    fn from([credits, holding, left, meta, unreserved]: &'m [AtomicU64; 5]) -> Self {
+        Self { credits, holding, left, meta, unreserved }
+    }
 }
 
 impl TallyWords<'_> {
@@ -57,6 +70,7 @@ impl TallyWords<'_> {
             Word::Holding => self.holding,
             Word::Left => self.left,
             Word::Meta => self.meta,
+            Word::Unreserved => self.unreserved,
         }
     }
 }
@@ -183,6 +197,21 @@ pub fn refund<W: Words>(layout: &CreditLayout, words: &W, at_ms: u64, cost: u32)
             Err(other) => present = other,
         }
     }
+}
+
+/// Notes a request that was admitted without credits at `at_ms`, so that the agent states it to the
+/// store. Nothing is noted of windows that the word has left behind.
+pub fn admit_unreserved<W: Words>(layout: &CreditLayout, words: &W, at_ms: u64, cost: u32) {
+    let units = [cost; MAX_QUOTAS];
+    let next = |word| Some(credit::grant(layout, word, at_ms, at_ms, &units));
+    update(words, Word::Unreserved, next);
+}
+
+/// Subtracts from what [`admit_unreserved`] noted at `at_ms`: the store has counted it, or the
+/// request was refused for another reason. At most what is noted is subtracted.
+pub fn deduct_unreserved<W: Words>(layout: &CreditLayout, words: &W, at_ms: u64, units: &Units) {
+    let next = |word| Some(credit::deduct(layout, word, at_ms, units));
+    update(words, Word::Unreserved, next);
 }
 
 /// Adds `cost` to the wanted cost, for the agent's next lease request. Returns the meta word as it

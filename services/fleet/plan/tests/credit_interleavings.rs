@@ -11,23 +11,22 @@ use std::sync::Mutex;
 
 use keytally_core::Policy;
 use keytally_core::sync::AtomicU64;
-use keytally_fleet_plan::credit::{CreditLayout, Units};
+use keytally_fleet_plan::credit::CreditLayout;
 use keytally_fleet_plan::holding;
 use keytally_fleet_plan::meta::Meta;
 use keytally_fleet_plan::request::{LeaseRequest, Reply, WindowReply};
 use keytally_fleet_plan::words::{
-    CompoundSpending, Part, Spending, TallyWords, Word, Words, refund, spend, spend_all, want,
+    CompoundSpending, Part, Spending, TallyWords, Word, Words, admit_unreserved, refund, spend,
+    spend_all, want,
 };
 use loom::thread;
 
 const NOW_MS: u64 = 1_700_000_040_000;
 
-const NONE: Units = [0; 4];
-
 #[derive(Clone)]
 struct Tally {
     layout: CreditLayout,
-    words: Arc<[AtomicU64; 4]>,
+    words: Arc<[AtomicU64; 5]>,
 }
 
 impl Tally {
@@ -35,7 +34,7 @@ impl Tally {
     fn with_credits(units: u32) -> Self {
         let policy: Policy = "9/minute".parse().unwrap();
         let layout = CreditLayout::new(policy.layout(), &policy.limits()).unwrap();
-        let words = [0; 4].map(AtomicU64::new);
+        let words = [0; 5].map(AtomicU64::new);
         let tally = Self { layout, words: Arc::new(words) };
         for word in [Word::Credits, Word::Holding] {
             tally.words().store(word, layout.word(NOW_MS, &[units, 0, 0, 0]));
@@ -44,8 +43,7 @@ impl Tally {
     }
 
     fn words(&self) -> TallyWords<'_> {
-        let [credits, holding, left, meta] = &*self.words;
-        TallyWords { credits, holding, left, meta }
+        TallyWords::from(&*self.words)
     }
 
     fn units(&self, word: Word) -> u32 {
@@ -59,7 +57,7 @@ impl Tally {
     }
 
     fn open(&self, more: u32) -> (LeaseRequest, u32) {
-        holding::open(&self.layout, &self.words(), NOW_MS, &[more, 0, 0, 0], &NONE).unwrap()
+        holding::open(&self.layout, &self.words(), NOW_MS, &[more, 0, 0, 0]).unwrap()
     }
 
     fn grant(&self, request: &LeaseRequest) {
@@ -163,6 +161,24 @@ fn refund_and_a_grant_are_both_added() {
         tally.grant(&request);
         client.join().unwrap();
         assert_eq!((tally.units(Word::Credits), tally.units(Word::Holding)), (2, 2));
+    });
+}
+
+#[test]
+fn unit_admitted_without_credits_is_held_or_stays_unreserved() {
+    explore(|| {
+        let tally = Tally::with_credits(0);
+        admit_unreserved(&tally.layout, &tally.words(), NOW_MS, 2);
+        let client = {
+            let tally = tally.clone();
+            thread::spawn(move || admit_unreserved(&tally.layout, &tally.words(), NOW_MS, 1))
+        };
+        let (request, _) = tally.open(0);
+        tally.grant(&request);
+        let held = tally.units(Word::Holding);
+        client.join().unwrap();
+        assert_eq!(held, request.windows()[0].unreserved);
+        assert_eq!(held + tally.units(Word::Unreserved), 3);
     });
 }
 

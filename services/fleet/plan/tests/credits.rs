@@ -9,8 +9,8 @@ use keytally_fleet_plan::lease::Planner;
 use keytally_fleet_plan::meta::Meta;
 use keytally_fleet_plan::request::{LeaseRequest, Reply, WindowReply};
 use keytally_fleet_plan::words::{
-    CompoundSpending, Part, Spending, TallyWords, Word, Words, refund, refusal, spend, spend_all,
-    spend_up_to, want,
+    CompoundSpending, Part, Spending, TallyWords, Word, Words, admit_unreserved, deduct_unreserved,
+    refund, refusal, spend, spend_all, spend_up_to, want,
 };
 use proptest::prelude::*;
 
@@ -33,14 +33,13 @@ fn layout(policy: &str) -> (Policy, CreditLayout) {
     (policy, layout)
 }
 
-/// The four words of a tally.
+/// The five words of a tally.
 #[derive(Default)]
-struct Memory([AtomicU64; 4]);
+struct Memory([AtomicU64; 5]);
 
 impl Memory {
     fn words(&self) -> TallyWords<'_> {
-        let [credits, holding, left, meta] = &self.0;
-        TallyWords { credits, holding, left, meta }
+        TallyWords::from(&self.0)
     }
 
     fn with_credits(layout: &CreditLayout, now_ms: u64, units: Units) -> Self {
@@ -242,8 +241,7 @@ fn name_that_another_machine_uses_closes_the_request() {
     let (_, layout) = layout("10/minute");
     let memory = Memory::default();
     let words = memory.words();
-    let none = Units::default();
-    let (request, _) = holding::open(&layout, &words, START_MS, &[5, 0, 0, 0], &none).unwrap();
+    let (request, _) = holding::open(&layout, &words, START_MS, &[5, 0, 0, 0]).unwrap();
     let mut reply = Reply::default();
     reply.windows[0].machines = -1;
     let applied = holding::apply(&layout, &words, START_MS, &request, &reply);
@@ -273,9 +271,7 @@ fn nothing_is_given_back_without_credits_or_during_a_request() {
 fn reply_beyond_the_request_grants_what_was_wanted() {
     let (_, layout) = layout("10/minute");
     let memory = Memory::default();
-    let none = Units::default();
-    let (request, _) =
-        holding::open(&layout, &memory.words(), START_MS, &[5, 0, 0, 0], &none).unwrap();
+    let (request, _) = holding::open(&layout, &memory.words(), START_MS, &[5, 0, 0, 0]).unwrap();
     let mut reply = Reply::default();
     reply.windows[0] = WindowReply { held: u32::MAX, left: 7, machines: 1 };
     holding::apply(&layout, &memory.words(), START_MS, &request, &reply);
@@ -287,13 +283,20 @@ fn what_was_admitted_without_credits_is_stated_as_held() {
     let (_, layout) = layout("10/minute");
     let memory = Memory::with_credits(&layout, START_MS, [2, 0, 0, 0]);
     let (words, none) = (memory.words(), Units::default());
-    let (request, _) = holding::open(&layout, &words, START_MS, &none, &[6, 0, 0, 0]).unwrap();
-    assert_eq!((request.windows()[0].hold, request.windows()[0].want), (6, 6));
+    admit_unreserved(&layout, &words, START_MS, 4);
+    let (request, _) = holding::open(&layout, &words, START_MS, &none).unwrap();
+    let window = request.windows()[0];
+    assert_eq!((window.hold, window.unreserved, window.want), (6, 4, 6));
+    // Another one is admitted before the reply.
+    admit_unreserved(&layout, &words, START_MS, 1);
     let mut reply = Reply::default();
     reply.windows[0] = WindowReply { held: 6, left: 4, machines: 1 };
     holding::apply(&layout, &words, START_MS, &request, &reply);
     assert_eq!(memory.credits(&layout, START_MS), [2, 0, 0, 0], "none of it can be spent");
     assert_eq!(layout.units(words.load(Word::Holding), 0), 6);
+    let (request, _) = holding::open(&layout, &words, START_MS, &none).unwrap();
+    let window = request.windows()[0];
+    assert_eq!((window.hold, window.unreserved, window.want), (7, 1, 7));
 }
 
 #[test]
@@ -456,7 +459,7 @@ proptest! {
     #[test]
     fn spent_and_credits_never_exceed_the_holding(
         policy in 0..POLICIES.len(),
-        steps in prop::collection::vec((0..10_u8, 1..6_u32, 0..40_000_u64), 1..120),
+        steps in prop::collection::vec((0..12_u8, 1..6_u32, 0..40_000_u64), 1..120),
     ) {
         let (_, layout) = layout(POLICIES[policy]);
         let memory = Memory::default();
@@ -479,6 +482,8 @@ struct History {
     /// What the store counts, by window and its beginning.
     counted: std::collections::HashMap<(usize, u64), u32>,
     charges: Vec<(u64, u32)>,
+    /// Units admitted without credits, by window and its beginning.
+    admitted: std::collections::HashMap<(usize, u64), i64>,
     open: Option<(LeaseRequest, Reply)>,
 }
 
@@ -496,7 +501,7 @@ impl History {
         match step {
             0..=3 => {
                 if let Spending::Spent { at_ms, .. } = spend(layout, words, now_ms, units) {
-                    self.add(layout, at_ms, i64::from(units));
+                    add(&mut self.spent, layout, at_ms, i64::from(units));
                     self.charges.push((at_ms, units));
                 }
             }
@@ -514,9 +519,7 @@ impl History {
                 }
             }
             5 | 6 => {
-                if let Some((request, _)) =
-                    holding::open(layout, words, now_ms, &all, &Units::default())
-                {
+                if let Some((request, _)) = holding::open(layout, words, now_ms, &all) {
                     self.send(request);
                 }
             }
@@ -530,7 +533,18 @@ impl History {
                     self.send(request);
                 }
             }
-            _ => holding::close(words),
+            9 => holding::close(words),
+            10 => {
+                admit_unreserved(layout, words, now_ms, units);
+                add(&mut self.admitted, layout, now_ms, i64::from(units));
+            }
+            // A request of some part before was refused for another reason.
+            _ => {
+                let noted = layout.units_at(words.load(Word::Unreserved), now_ms);
+                let units = noted[..layout.len()].iter().fold(units, |a, &b| a.min(b));
+                deduct_unreserved(layout, words, now_ms, &[units; MAX_QUOTAS]);
+                add(&mut self.admitted, layout, now_ms, -i64::from(units));
+            }
         }
     }
 
@@ -546,13 +560,6 @@ impl History {
         self.open = Some((request, reply));
     }
 
-    fn add(&mut self, layout: &CreditLayout, at_ms: u64, units: i64) {
-        for index in 0..layout.len() {
-            let begin_ms = layout.span(index, at_ms).begin_ms;
-            *self.spent.entry((index, begin_ms)).or_default() += units;
-        }
-    }
-
     fn verify(
         &self,
         layout: &CreditLayout,
@@ -561,16 +568,33 @@ impl History {
     ) -> Result<(), TestCaseError> {
         let credits = layout.current(words.load(Word::Credits), now_ms);
         let held = layout.current(words.load(Word::Holding), now_ms);
+        let unreserved = layout.units_at(words.load(Word::Unreserved), now_ms);
         for index in 0..layout.len() {
             let window = (index, layout.span(index, now_ms).begin_ms);
             let spent = self.spent.get(&window).copied().unwrap_or(0);
             let counted = self.counted.get(&window).copied().unwrap_or(0);
+            let admitted = self.admitted.get(&window).copied().unwrap_or(0);
+            let stated = i64::from(held[index]) + i64::from(unreserved[index]);
             prop_assert!(spent + i64::from(credits[index]) <= i64::from(held[index]));
+            prop_assert!(spent + i64::from(credits[index]) + admitted <= stated);
             prop_assert!(held[index] <= counted, "the store counts less than is held");
         }
         for (&(index, _), &spent) in &self.spent {
             prop_assert!(spent <= i64::from(layout.limit(index)));
         }
         Ok(())
+    }
+}
+
+/// Adds units to all windows of a time.
+fn add(
+    all: &mut std::collections::HashMap<(usize, u64), i64>,
+    layout: &CreditLayout,
+    at_ms: u64,
+    units: i64,
+) {
+    for index in 0..layout.len() {
+        let begin_ms = layout.span(index, at_ms).begin_ms;
+        *all.entry((index, begin_ms)).or_default() += units;
     }
 }

@@ -98,6 +98,28 @@ fn each_reported_tally_is_taken_once() {
     wanted.take(|tally| panic!("{tally} is taken again"));
 }
 
+/// Those that are reported all the time do not keep the others from being taken.
+#[test]
+fn reports_are_taken_in_turn() {
+    let (summary, bits) = memory();
+    let wanted = WantedBits::new(&summary, &bits);
+    let mut begin = 0;
+    let mut take = |most| {
+        wanted.report(1);
+        let mut taken = Vec::new();
+        begin = wanted.take_from(begin, most, |tally| taken.push(tally));
+        taken
+    };
+    [4095, 4096, 4097, 9999].iter().for_each(|&tally| wanted.report(tally));
+    assert_eq!(take(1), [1, 4095]);
+    assert_eq!(take(1), [4096, 4097]);
+    assert_eq!(take(1), [9999]);
+    assert_eq!(take(1), [1]);
+    wanted.report(9999);
+    assert_eq!(take(2), [9999, 1]);
+    assert!(wanted.is_empty());
+}
+
 /// As if the process were killed between the two bits.
 #[test]
 fn half_made_report_is_completed_by_the_next_one() {

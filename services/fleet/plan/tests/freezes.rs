@@ -128,7 +128,7 @@ type Name = (usize, usize, u64);
 /// Two machines, and a store that always answers.
 struct World {
     layouts: [CreditLayout; 2],
-    words: [[[AtomicU64; 4]; 2]; 2],
+    words: [[[AtomicU64; 5]; 2]; 2],
     /// The names of the machines.
     names: Cell<[u32; 2]>,
     store: RefCell<BTreeMap<Name, Window>>,
@@ -165,8 +165,7 @@ impl World {
     }
 
     fn words(&self, machine: usize, tally: usize) -> TallyWords<'_> {
-        let [credits, holding, left, meta] = &self.words[machine][tally];
-        TallyWords { credits, holding, left, meta }
+        TallyWords::from(&self.words[machine][tally])
     }
 
     fn note(&self, all: &RefCell<BTreeMap<Name, u32>>, tally: usize, at_ms: u64, cost: u32) {
@@ -225,8 +224,8 @@ impl World {
     /// The agent requests units of a tally, and applies the reply.
     fn lease<W: Words>(&self, machine: usize, tally: usize, count: u32, now_ms: u64, words: &W) {
         let layout = &self.layouts[tally];
-        let (more, none) = (units(layout, count), Units::default());
-        let Some((request, _)) = holding::open(layout, words, now_ms, &more, &none) else { return };
+        let more = units(layout, count);
+        let Some((request, _)) = holding::open(layout, words, now_ms, &more) else { return };
         let reply = self.send(machine, tally, &request);
         let applied = holding::apply(layout, words, now_ms, &request, &reply);
         assert_ne!(applied, Applied::NameTaken);

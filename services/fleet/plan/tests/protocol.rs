@@ -25,7 +25,7 @@ use keytally_fleet_plan::credit::{self, CreditLayout, Units};
 use keytally_fleet_plan::holding;
 use keytally_fleet_plan::meta::Meta;
 use keytally_fleet_plan::request::{LeaseRequest, Reply, WindowReply, WindowRequest};
-use keytally_fleet_plan::words::{Word, Words};
+use keytally_fleet_plan::words::{Word, Words, deduct_unreserved};
 
 use store::{Holding, Terms, Window};
 
@@ -45,6 +45,8 @@ enum Removed {
     CreditsAreTakenFirst,
     /// The holding is written before the credits are added.
     HoldingIsWrittenFirst,
+    /// What was admitted without credits is moved to the holding before it is forgotten.
+    UnreservedIsHeldFirst,
 }
 
 /// The words of one machine and what it has spent, small enough to keep millions.
@@ -53,6 +55,9 @@ struct Machine {
     credits: u8,
     holding: u8,
     spent: u8,
+    /// What was admitted without credits, and what of it is not in the holding.
+    alone: u8,
+    unreserved: u8,
     number: u8,
     is_open: bool,
 }
@@ -64,6 +69,7 @@ struct Message {
     machine: u8,
     number: u8,
     hold: u8,
+    unreserved: u8,
     want: u8,
     held: u8,
 }
@@ -71,7 +77,8 @@ struct Message {
 impl Message {
     /// Returns the message as a number that is not 0, since no request has the number 0.
     fn code(self) -> u16 {
-        let fields = [(self.number, 2), (self.hold, 3), (self.want, 3), (self.held, 3)];
+        let [hold, unreserved] = [(self.hold, 3), (self.unreserved, 2)];
+        let fields = [(self.number, 2), unreserved, hold, (self.want, 3), (self.held, 3)];
         fields.iter().fold(self.machine.into(), |code, &(field, bits)| {
             assert!(field < 1 << bits, "{self:?}");
             code << bits | u16::from(field)
@@ -82,8 +89,9 @@ impl Message {
         let field =
             |shift: u16, bits: u16| u8::try_from(code >> shift & ((1 << bits) - 1)).unwrap();
         Self {
-            machine: field(11, 1),
-            number: field(9, 2),
+            machine: field(13, 1),
+            number: field(11, 2),
+            unreserved: field(9, 2),
             hold: field(6, 3),
             want: field(3, 3),
             held: field(0, 3),
@@ -130,7 +138,7 @@ impl Messages {
     /// Returns the set with the machines exchanged. Those of the second machine are the larger
     /// codes.
     fn swapped(self) -> Self {
-        const SECOND: u16 = 1 << 11;
+        const SECOND: u16 = 1 << 13;
         let len = self.len();
         let first = self.0[..len].partition_point(|&code| code < SECOND);
         let mut swapped = Self::default();
@@ -179,8 +187,11 @@ impl State {
 /// The words of a machine, in which an agent can be killed and a request can spend at a write.
 struct Memory<'l> {
     layout: &'l CreditLayout,
-    words: [Cell<u64>; 4],
+    words: [Cell<u64>; 5],
     spent: Cell<u8>,
+    alone: Cell<u8>,
+    /// The most units that are admitted without credits.
+    most_alone: u8,
     /// The writes so far.
     writes: Cell<usize>,
     /// The first write that the agent is killed before.
@@ -192,7 +203,12 @@ struct Memory<'l> {
 const NEVER: usize = usize::MAX;
 
 impl<'l> Memory<'l> {
-    fn new(layout: &'l CreditLayout, machine: Machine, killed_at: usize, spends_at: usize) -> Self {
+    fn new(
+        layout: &'l CreditLayout,
+        machine: Machine,
+        most_alone: u8,
+        [killed_at, spends_at]: [usize; 2],
+    ) -> Self {
         let word = |units: u8| Cell::new(layout.word(NOW_MS, &[units.into(), 0, 0, 0]));
         let meta = Meta::default().with_number(machine.number.into()).with_open(machine.is_open);
         Self {
@@ -202,8 +218,11 @@ impl<'l> Memory<'l> {
                 word(machine.holding),
                 Cell::new(0),
                 Cell::new(meta.bits()),
+                word(machine.unreserved),
             ],
             spent: Cell::new(machine.spent),
+            alone: Cell::new(machine.alone),
+            most_alone,
             writes: Cell::new(0),
             killed_at,
             spends_at,
@@ -217,17 +236,23 @@ impl<'l> Memory<'l> {
             credits: units(Word::Credits),
             holding: units(Word::Holding),
             spent: self.spent.get(),
+            alone: self.alone.get(),
+            unreserved: units(Word::Unreserved),
             number: narrow(meta.number()),
             is_open: meta.is_open(),
         }
     }
 
-    /// Spends a credit if there is one.
+    /// Spends a credit if there is one. Otherwise the machine may admit a request without.
     fn spend(&self) {
-        let credits = &self.words[Word::Credits as usize];
+        let [credits, .., unreserved] = &self.words;
         if let Some(next) = credit::spend(self.layout, credits.get(), NOW_MS, 1) {
             credits.set(next);
             self.spent.set(self.spent.get() + 1);
+        } else if self.alone.get() < self.most_alone {
+            let units = [1, 0, 0, 0];
+            unreserved.set(credit::grant(self.layout, unreserved.get(), NOW_MS, NOW_MS, &units));
+            self.alone.set(self.alone.get() + 1);
         }
     }
 
@@ -277,6 +302,8 @@ struct Search {
     limit: u8,
     /// The most requests of each machine.
     requests: u8,
+    /// The most units that both machines together admit without credits.
+    most_alone: u8,
     removed: Option<Removed>,
     terms: Terms,
     seen: HashSet<State, BuildHasherDefault<Mixer>>,
@@ -300,7 +327,7 @@ impl Search {
         let checks_numbers = removed != Some(Removed::OldNumbersAreRefused);
         let terms = Terms { checks_numbers, ..Terms::default() };
         let (seen, queue) = (HashSet::default(), VecDeque::new());
-        Self { layout, limit, requests, removed, terms, seen, queue }
+        Self { layout, limit, requests, most_alone: 0, removed, terms, seen, queue }
     }
 
     fn run(mut self) -> Found {
@@ -311,9 +338,19 @@ impl Search {
             if state.admissible() > self.limit {
                 return Found { states: self.seen.len(), most, violation: Some(state) };
             }
+            let is_forgotten = |machine: &Machine| {
+                let stated = machine.holding + machine.unreserved;
+                machine.spent + machine.credits + machine.alone > stated
+            };
+            if self.removed == Some(Removed::UnreservedIsHeldFirst)
+                && state.machines.iter().any(is_forgotten)
+            {
+                return Found { states: self.seen.len(), most, violation: Some(state) };
+            }
             if self.removed.is_none() {
                 for (machine, store) in state.machines.iter().zip(state.store) {
                     assert!(machine.spent + machine.credits <= machine.holding, "{state:?}");
+                    assert!(!is_forgotten(machine), "{state:?}");
                     let counted = store.map_or(0, |(_, held)| held);
                     assert!(machine.holding <= counted, "the store counts less: {state:?}");
                 }
@@ -336,11 +373,20 @@ impl Search {
 
     /// A request of a client spends a credit at any time.
     fn steps_of_requests(&mut self, state: &State, index: usize) {
-        if state.machines[index].credits > 0 {
-            let memory = Memory::new(&self.layout, state.machines[index], NEVER, NEVER);
-            memory.spend();
-            self.add(state.with_machine(index, memory.machine()));
-        }
+        let memory = self.memory(state, index);
+        memory.spend();
+        self.add(state.with_machine(index, memory.machine()));
+    }
+
+    /// Returns the words of a machine, in which nothing happens meanwhile.
+    fn memory(&self, state: &State, index: usize) -> Memory<'_> {
+        let most_alone = self.most_alone(state, index);
+        Memory::new(&self.layout, state.machines[index], most_alone, [NEVER, NEVER])
+    }
+
+    /// Returns how many units a machine may have admitted without credits.
+    fn most_alone(&self, state: &State, index: usize) -> u8 {
+        self.most_alone - state.machines[1 - index].alone
     }
 
     fn steps_of_agent(&mut self, state: &State, index: usize) {
@@ -353,10 +399,10 @@ impl Search {
         if machine.number >= self.requests {
             return;
         }
-        for more in 0..=2 {
+        for more in 0..=u32::from(self.limit.min(2)) {
             self.every_way(state, index, |layout, memory| {
                 let more = [more, 0, 0, 0];
-                holding::open(layout, memory, NOW_MS, &more, &NONE).map(|(request, _)| request)
+                holding::open(layout, memory, NOW_MS, &more).map(|(request, _)| request)
             });
         }
         for units in 1..=machine.credits {
@@ -368,7 +414,7 @@ impl Search {
                 // The agent is killed before it would take the credits.
                 self.every_way(state, index, |layout, memory| {
                     holding::lower_holding(layout, memory, NOW_MS, &units);
-                    holding::open(layout, memory, NOW_MS, &NONE, &NONE).map(|(request, _)| request)
+                    holding::open(layout, memory, NOW_MS, &NONE).map(|(request, _)| request)
                 });
             }
         }
@@ -383,10 +429,10 @@ impl Search {
         index: usize,
         work: impl Fn(&CreditLayout, &Memory<'_>) -> Option<LeaseRequest>,
     ) {
-        let layout = self.layout;
+        let (layout, most_alone) = (self.layout, self.most_alone(state, index));
         let machine = state.machines[index];
         let run = |killed_at, spends_at| {
-            let memory = Memory::new(&layout, machine, killed_at, spends_at);
+            let memory = Memory::new(&layout, machine, most_alone, [killed_at, spends_at]);
             let request = work(&layout, &memory);
             (memory.machine(), memory.writes.get(), request)
         };
@@ -408,6 +454,7 @@ impl Search {
                 machine: narrow(index.try_into().unwrap()),
                 number: narrow(request.number),
                 hold: narrow(window.hold),
+                unreserved: narrow(window.unreserved),
                 want: narrow(window.want),
                 held: 0,
             });
@@ -490,9 +537,18 @@ impl Search {
         if self.removed == Some(Removed::HoldingIsWrittenFirst) && is_open {
             // The agent is killed before it would write the holding.
             let gained = [u32::from(message.held - message.hold), 0, 0, 0];
-            let memory = Memory::new(&self.layout, state.machines[index], NEVER, NEVER);
+            let memory = self.memory(state, index);
             holding::add_credits(&self.layout, &memory, NOW_MS, NOW_MS, &gained);
-            self.killed(state, index, memory.machine());
+            let machine = memory.machine();
+            self.killed(state, index, machine);
+        }
+        if self.removed == Some(Removed::UnreservedIsHeldFirst) && is_open {
+            // The agent is killed before it would write the holding.
+            let counted = [u32::from(message.unreserved), 0, 0, 0];
+            let memory = self.memory(state, index);
+            deduct_unreserved(&self.layout, &memory, NOW_MS, &counted);
+            let machine = memory.machine();
+            self.killed(state, index, machine);
         }
     }
 
@@ -502,6 +558,7 @@ impl Search {
         windows[0] = WindowRequest {
             limit: self.limit.into(),
             hold: message.hold.into(),
+            unreserved: message.unreserved.into(),
             want: message.want.into(),
             begin_ms: span.begin_ms,
             end_ms: span.end_ms,
@@ -549,6 +606,26 @@ fn holds(limit: u8) {
 #[test]
 fn two_machines_admit_two_units_in_every_order() {
     holds(2);
+}
+
+/// What a machine admits without credits is counted by the store as soon as it hears of it. Nothing
+/// of it is forgotten, and the units that are leased never exceed the limit.
+#[test]
+fn units_admitted_without_credits_are_never_forgotten() {
+    let search = Search { most_alone: 1, ..Search::new(1, 2, None) };
+    let found = search.run();
+    println!("{} states, at most {} units admissible", found.states, found.most);
+    assert!(found.violation.is_none(), "{found:?}");
+    assert_eq!(found.most, 1, "the search never reaches the limit");
+    assert!(found.states > 100_000, "the search is too small: {} states", found.states);
+}
+
+#[test]
+fn unreserved_units_that_are_deducted_before_they_are_held_are_forgotten() {
+    let removed = Some(Removed::UnreservedIsHeldFirst);
+    let found = Search { most_alone: 1, ..Search::new(1, 2, removed) }.run();
+    println!("violated after {} states", found.states);
+    assert!(found.violation.is_some(), "no state forgets a unit");
 }
 
 /// In the short form, one search is enough.

@@ -112,7 +112,7 @@ fn evaluate(store: &mut Connection, digest: &str, terms: &Terms, request: &Reque
     call.arg(terms.withhold_ms).arg(terms.most_recalls);
     for window in &request.windows {
         call.arg(window.limit).arg(window.hold).arg(window.want);
-        call.arg(window.begin_ms).arg(window.end_ms);
+        call.arg(window.begin_ms).arg(window.end_ms).arg(window.unreserved);
     }
     call.query(store).unwrap()
 }
@@ -173,6 +173,7 @@ struct Seen {
     again: u32,
     withheld: u32,
     recalls: u32,
+    unreserved: u32,
     wrapped: u32,
 }
 
@@ -207,6 +208,7 @@ fn script_does_what_its_model_does() {
             let modeled = [held.into(), left.into(), i64::from(machines)];
             assert_eq!(found, modeled, "{request:?} at {now_ms} on {before:?}");
             seen.count(&before, window, &request, &answer, &sent);
+            seen.unreserved += u32::from(wanted.unreserved > 0 && !sent.again);
             messages.extend(expected(request.subject, index, &sent));
             let stored: HashMap<String, i64> =
                 cmd("HGETALL").arg(key(request.subject, index)).query(&mut store).unwrap();
@@ -217,9 +219,18 @@ fn script_does_what_its_model_does() {
     }
     println!("{seen:?}");
     let Seen {
-        granted, repeated, refused_numbers, refused_windows, again, withheld, recalls, ..
+        granted,
+        repeated,
+        refused_numbers,
+        refused_windows,
+        again,
+        withheld,
+        recalls,
+        unreserved,
+        ..
     } = seen;
-    for count in [granted, repeated, refused_numbers, refused_windows, again, withheld, recalls] {
+    let kinds = [granted, repeated, refused_numbers, refused_windows, again, withheld, recalls];
+    for count in kinds.into_iter().chain([unreserved]) {
         assert!(count > 50, "a kind of request is missing: {seen:?}");
     }
     assert!(seen.wrapped > 0, "no number was counted round: {seen:?}");
@@ -250,11 +261,12 @@ fn recall_of_many_machines_finds_the_largest_holdings() {
         };
         // Often, the units run out.
         let limit = 3000;
-        let wanted = WindowRequest { limit, hold, want: want.max(hold), begin_ms, end_ms };
+        let want = want.max(hold);
+        let wanted = WindowRequest { limit, hold, unreserved: 0, want, begin_ms, end_ms };
         let mut call = cmd("EVALSHA");
         call.arg(&digest).arg(1).arg(key(0, 0)).arg(PREFIX).arg(many(machine)).arg(number);
         call.arg(terms.withhold_ms).arg(terms.most_recalls);
-        call.arg(limit).arg(hold).arg(wanted.want).arg(begin_ms).arg(end_ms);
+        call.arg(limit).arg(hold).arg(want).arg(begin_ms).arg(end_ms).arg(0);
         let reply: Vec<i64> = call.query(&mut store).unwrap();
         let now_ms = u64::try_from(reply[0]).unwrap();
         let (answer, sent) = window.apply(&terms, now_ms, machine, number, &wanted);
@@ -300,12 +312,15 @@ fn next_request(
         let known = windows.get(&(subject, index));
         let held =
             known.and_then(|window| window.holdings.get(&machine)).map_or(0, |last| last.held);
-        // Mostly what it holds; sometimes less, which gives back, or more, which the store forgot.
-        let hold = match random.below(8) {
-            0 => random.below(held + 1),
-            1 => held + random.below(3),
-            _ => held,
-        };
+        // Mostly what it holds; sometimes less, which gives back, or more, which the store forgot,
+        // or which was admitted without units.
+        let unreserved = if number.is_multiple_of(8) { number / 8 % 4 } else { 0 };
+        let hold = unreserved
+            + match random.below(8) {
+                0 => random.below(held + 1),
+                1 => held + random.below(3),
+                _ => held,
+            };
         let begin_ms = match random.below(20) {
             0 => start_ms - 2 * WINDOW_MS,
             1 => start_ms + WINDOW_MS,
@@ -313,7 +328,7 @@ fn next_request(
         };
         let limit = if random.below(10) == 0 { 10 } else { 100 };
         let want = hold + random.below(30);
-        WindowRequest { limit, hold, want, begin_ms, end_ms: begin_ms + WINDOW_MS }
+        WindowRequest { limit, hold, unreserved, want, begin_ms, end_ms: begin_ms + WINDOW_MS }
     };
     let windows = [window(0, random), window(1, random)];
     let request = Request { subject, machine, number, windows };

@@ -14,6 +14,7 @@ mod fleet;
 mod store;
 
 use fleet::{Failure, Figures, SECOND, Scenario, run};
+use keytally_fleet_plan::on_loss::OnLoss;
 
 /// The seeds of each fleet, and of a large one in the short form.
 const SEEDS: u64 = 10;
@@ -164,6 +165,40 @@ fn machines_that_are_cut_off_admit_what_they_hold() {
     never_exceeds("half cut off", &scenario);
     let scenario = Scenario { partition, loss: 0.02, repeats: 0.05, ..troubled("1000/minute") };
     never_exceeds("half cut off, with losses", &scenario);
+}
+
+/// While machines are cut off, each admits its share. When they are connected again, the store
+/// counts that, so a window admits no more than without the loss.
+#[test]
+fn shares_of_machines_that_were_cut_off_are_counted() {
+    // All of them are cut off since before the hour, so their shares are the limit.
+    let partition = Some((0, 40 * SECOND));
+    let of_all = Scenario {
+        partition,
+        cuts_all_off: true,
+        on_loss: OnLoss::Share,
+        ..troubled("100/hour, 1000/day")
+    };
+    never_exceeds("all cut off, with shares", &of_all);
+    // What half of them admit comes on top of what the others had leased before.
+    let of_half = Scenario { cuts_all_off: false, ..of_all.clone() };
+    for figures in run_seeds("half cut off, with shares", &of_half, SEEDS) {
+        assert!(figures.over <= OnLoss::Share.most_admitted(100, 10, 5) - 100, "{figures}");
+    }
+}
+
+/// The simulation finds violations: shares that the store does not count are admitted again.
+#[test]
+fn shares_that_are_not_stated_are_admitted_again() {
+    let scenario = Scenario {
+        partition: Some((0, 40 * SECOND)),
+        cuts_all_off: true,
+        on_loss: OnLoss::Share,
+        states_unreserved: false,
+        ..troubled("100/hour, 1000/day")
+    };
+    let all = run_seeds("shares that are not stated", &scenario, 2);
+    assert!(all.iter().all(|figures| figures.over == 100), "{all:?}");
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! Gates in files, with the agents of two machines and a real server: what a user has.
 
 use core::time::Duration;
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::thread;
 
@@ -10,7 +11,7 @@ use keytally::{
 };
 use keytally_core::sync::{AtomicU64, Ordering};
 use keytally_fleet::plan::layout::{PageState, PageWord, Phase};
-use keytally_fleet::{Agent, FleetConfig};
+use keytally_fleet::{Agent, FleetConfig, OnLoss};
 
 use crate::support::fleet::config;
 use crate::support::servers::Server;
@@ -28,6 +29,12 @@ struct Machine {
 
 /// Creates the gates of machines with one key. Returns the key too.
 fn machines(folder: &Path, count: usize, plan: &str) -> (Vec<Machine>, String) {
+    let (machines, [key, _]) = machines_of_team(folder, count, plan);
+    (machines, key)
+}
+
+/// Creates the gates of machines with two keys of one team.
+fn machines_of_team(folder: &Path, count: usize, plan: &str) -> (Vec<Machine>, [String; 2]) {
     let plan = Plan::new("default", plan.parse().unwrap()).unwrap();
     let machine = |number| Machine {
         gate: folder.join(format!("{number}.gate")),
@@ -36,13 +43,14 @@ fn machines(folder: &Path, count: usize, plan: &str) -> (Vec<Machine>, String) {
     let machines: Vec<_> = (0..count).map(machine).collect();
     let config = GateConfig::default().with_keys(4).with_plans(vec![plan]);
     let gate = Gate::create(&machines[0].gate, peppers(), &config).unwrap();
-    let (key, _) = gate.issue(&NewKey::new(42, Name::new("live").unwrap())).unwrap();
+    let issue = |()| gate.issue(&NewKey::new(42, Name::new("live").unwrap())).unwrap().0;
+    let keys = [(), ()].map(issue).map(|key| key.expose().to_owned());
     gate.set_fleet(true).unwrap();
     drop(gate);
     for machine in &machines[1..] {
         std::fs::copy(&machines[0].gate, &machine.gate).unwrap();
     }
-    (machines, key.expose().to_owned())
+    (machines, keys)
 }
 
 /// Runs an agent for each machine while `work` runs.
@@ -153,6 +161,91 @@ fn gates_of_two_machines_share_one_limit_through_losses() {
         );
         assert_eq!((last.outcome(), last.http_status()), (Outcome::Denied, 429));
         assert_eq!(last.remaining(), Some(0));
+    });
+}
+
+/// Sends requests of a key to a gate until one is refused. Returns how many were admitted, and by
+/// credits.
+fn admitted_here(gate: &Gate, key: &str, group: Option<&str>) -> (u32, u32) {
+    let (mut admitted, mut leased) = (0, 0);
+    loop {
+        let mut part = gate.part(Some(key.as_bytes()), 1);
+        if let Some(group) = group {
+            part = part.with_group(group).unwrap();
+        }
+        let verdict = part.check(gate.clock());
+        if !verdict.is_admitted() {
+            return (admitted, leased);
+        }
+        admitted += 1;
+        leased += u32::from(verdict.decisive().is_leased());
+    }
+}
+
+#[test]
+fn every_section_admitted_on_loss_is_counted_when_the_store_is_back() {
+    let folder = tempfile::tempdir().unwrap();
+    let plan = "100/week; team: 150/week; group write: 40/week";
+    let (machines, [one, two]) = machines_of_team(folder.path(), 2, plan);
+    let mut server = Server::start(&[]);
+    let config = FleetConfig { on_loss: OnLoss::Open, ..config(&server.url()) };
+    with_agents(&machines, &config, || {
+        wait_for(&machines, Phase::Leading);
+        let gates = joined(&machines);
+        server.kill();
+        wait_for(&machines, Phase::Cut);
+        assert_eq!(admitted_here(&gates[0], &one, Some("write")), (40, 0), "none is leased");
+        server.restart();
+        wait_for(&machines, Phase::Leading);
+        gates.iter().for_each(|gate| gate.set_credit_wait(Duration::from_secs(5)));
+        // The other machine gets the rest: nothing of the group, 60 of the key, 110 of the team.
+        assert_eq!(admitted_here(&gates[1], &one, Some("write")), (0, 0));
+        assert_eq!(admitted_here(&gates[1], &one, None), (60, 60));
+        assert_eq!(admitted_here(&gates[1], &two, None), (50, 50));
+    });
+}
+
+/// Replaces the content of a file, and keeps its inode.
+fn overwrite(path: &Path, content: &[u8]) {
+    std::fs::OpenOptions::new().write(true).open(path).unwrap().write_all(content).unwrap();
+}
+
+#[test]
+fn file_overwritten_by_an_older_copy_is_void() {
+    let folder = tempfile::tempdir().unwrap();
+    let (machines, key) = machines(folder.path(), 1, "100/week");
+    let server = Server::start(&[]);
+    with_agents(&machines, &config(&server.url()), || {
+        wait_for(&machines, Phase::Leading);
+        let gates = joined(&machines);
+        let check = || gates[0].check(Some(key.as_bytes()), 1);
+        let key_id = check().holder().unwrap().key_id;
+        let file = FleetFile::open(&machines[0].fleet, &gates[0]).unwrap();
+        let name = || file.page(PageWord::Name).load(Ordering::Acquire);
+        let credits = || -> u32 {
+            let of_tally = |tally| {
+                let word = file.words(tally)?.credits.load(Ordering::Acquire);
+                Some(file.subject(tally)?.layout.units(word, 0))
+            };
+            (0..file.tallies()).filter_map(of_tally).sum()
+        };
+        // Its leases become larger.
+        let first = 1 + (0..20).take_while(|_| credits() == 0 && check().is_leased()).count();
+        let (before, copied) = (name(), credits());
+        assert!(copied > 0, "there is no credit to count again");
+        let copy = std::fs::read(&machines[0].fleet).unwrap();
+        assert_eq!(first + admitted(&gates, &key).0 as usize, 100);
+        // From here on, only the credits limit the key.
+        gates[0].reset(key_id);
+        overwrite(&machines[0].fleet, &copy);
+        let since = now();
+        while name() == before {
+            assert!(since.elapsed() < Duration::from_secs(10), "the agent has not noticed it");
+            thread::sleep(Duration::from_millis(5));
+        }
+        wait_for(&machines, Phase::Leading);
+        assert_eq!(credits(), 0, "of {copied}");
+        assert_eq!(admitted(&gates, &key).0, 0);
     });
 }
 

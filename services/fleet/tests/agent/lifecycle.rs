@@ -6,7 +6,6 @@ use core::time::Duration;
 use std::thread;
 
 use keytally_core::sync::{AtomicU64, Ordering};
-use keytally_fleet::plan::credit::Units;
 use keytally_fleet::plan::layout::Phase;
 use keytally_fleet::plan::layout::{PageWord, WantedBits};
 use keytally_fleet::plan::words::{TallyWords, Word, Words as _};
@@ -129,6 +128,69 @@ fn requests_admitted_on_loss_are_stated_to_the_store() {
     drop(agents);
 }
 
+/// A machine that lost the store admits requests of keys that it has never leased for. When the
+/// store is back, it counts them, also if another agent has taken over meanwhile.
+#[test]
+fn keys_admitted_only_on_loss_are_counted_when_the_store_is_back() {
+    for (on_loss, alone) in [(OnLoss::Share, 50), (OnLoss::Open, 100)] {
+        let mut server = Server::start(&[]);
+        let machines = [machine("100/hour"), machine("100/hour")];
+        let config = FleetConfig { on_loss, machines: 2, ..config(&server.url()) };
+        let mut agents: Vec<_> = machines.iter().map(|one| Running::start(one, &config)).collect();
+        machines.iter().for_each(|machine| machine.wait_for(Phase::Leading));
+        server.kill();
+        machines.iter().for_each(|machine| machine.wait_for(Phase::Cut));
+        assert_eq!(exhaust(&machines[0], 0), alone, "{on_loss}");
+        // This key is admitted a part of its limit.
+        (0..20).for_each(|_| assert_eq!(machines[1].check(1), Outcome::Alone));
+        // The first agent of the first machine has taken the reports, and its successor has not.
+        agents.remove(0).stop();
+        assert!(!machines[0].wanted().is_empty(), "without a store, reports stay in the file");
+        machines[0].wanted().take(|_| {});
+        agents.push(Running::start(&machines[0], &config));
+        machines[0].wait_for(Phase::Cut);
+        server.restart();
+        machines.iter().for_each(|machine| machine.wait_for(Phase::Leading));
+        let rest = 2 * 100 - alone - 20;
+        let count = || admitted(&machines).values().sum::<u32>() - alone - 20;
+        let since = now();
+        let is_done = || count() >= rest || since.elapsed() > Duration::from_secs(10);
+        let pause = Duration::from_millis(1);
+        // The machine that admitted the first key sends no request of it, which would state it too.
+        let mut late = request(&machines[1..], 4, 2, pause, is_done).count(Outcome::Alone);
+        let end = now() + Duration::from_millis(300);
+        late += request(&machines, 4, 2, pause, || now() > end).count(Outcome::Alone);
+        // On a busy machine, a request may wait for too long, and be admitted alone.
+        let leased = count() - u32::try_from(late).unwrap();
+        assert!(leased <= rest && count() >= rest, "{on_loss}: {leased} of {rest}, {late} alone");
+    }
+}
+
+/// More tallies than the agent takes at once.
+#[test]
+fn many_keys_admitted_on_loss_are_all_counted() {
+    const KEYS: u32 = 20_000;
+    let mut server = Server::start(&[]);
+    let machine = Arc::new(Memory::new(KEYS, "10/hour"));
+    let config = FleetConfig { on_loss: OnLoss::Open, ..config(&server.url()) };
+    let agent = Running::start(&machine, &config);
+    machine.wait_for(Phase::Leading);
+    server.kill();
+    machine.wait_for(Phase::Cut);
+    (0..KEYS).for_each(|key| assert_eq!(machine.check(key), Outcome::Alone));
+    server.restart();
+    machine.wait_for(Phase::Leading);
+    let held = |key| machine.words(key).unwrap().load(Word::Holding) != 0;
+    let since = now();
+    while !(0..KEYS).all(held) {
+        assert!(since.elapsed() < Duration::from_secs(20), "not all are counted");
+        thread::sleep(Duration::from_millis(20));
+    }
+    let counts = agent.stop();
+    // None of them needed units.
+    assert_eq!(counts.granted_units, 0, "{counts:?}");
+}
+
 #[test]
 fn credits_of_another_owner_are_void() {
     let server = Server::start(&[]);
@@ -237,10 +299,6 @@ impl Machine for Mortal<'_> {
 
     fn subject(&self, tally: u32) -> Option<Subject> {
         self.machine.subject(tally)
-    }
-
-    fn counted(&self, tally: u32, now_ms: u64) -> Units {
-        self.machine.counted(tally, now_ms)
     }
 
     fn sleep(&self, at_most: Duration) {

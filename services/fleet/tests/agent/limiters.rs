@@ -12,7 +12,7 @@ use keytally::{
 };
 use keytally_core::sync::{AtomicU64, Ordering};
 use keytally_fleet::plan::layout::{PageState, PageWord, Phase};
-use keytally_fleet::{Agent, FleetConfig, FleetError};
+use keytally_fleet::{Agent, FleetConfig, FleetError, OnLoss};
 
 use crate::support::fleet::config;
 use crate::support::servers::Server;
@@ -94,18 +94,22 @@ fn with_agents<T>(
             });
         }
         let _end = End(&stop);
-        let since = now();
-        for machine in machines {
-            let phase = |file: &FleetFile<'_>| {
-                PageState::from_bits(file.page(PageWord::State).load(Ordering::Acquire)).phase
-            };
-            while with_file(machine, phase) != Phase::Leading {
-                assert!(since.elapsed() < Duration::from_secs(20), "no agent leads");
-                thread::sleep(Duration::from_millis(5));
-            }
-        }
+        wait_for(machines, Phase::Leading);
         work()
     })
+}
+
+fn wait_for(machines: &[Machine], phase: Phase) {
+    let since = now();
+    for machine in machines {
+        let found = |file: &FleetFile<'_>| {
+            PageState::from_bits(file.page(PageWord::State).load(Ordering::Acquire)).phase
+        };
+        while with_file(machine, found) != phase {
+            assert!(since.elapsed() < Duration::from_secs(20), "no {phase:?}");
+            thread::sleep(Duration::from_millis(5));
+        }
+    }
 }
 
 const LONG: Duration = Duration::from_secs(3600);
@@ -268,6 +272,34 @@ fn networks_of_several_prefixes_share_their_limits() {
         assert_eq!(until_denied("2001:db8:0:2::1"), 20);
         assert_eq!(until_denied("2001:db8:0:3::1"), 10, "the /48 has spent its 50");
         assert_eq!(until_denied("2001:db8:1:3::1"), 20);
+    });
+}
+
+#[test]
+fn subjects_admitted_on_loss_are_counted_when_the_store_is_back() {
+    let folder = tempfile::tempdir().unwrap();
+    let machines = machines(folder.path(), |path| {
+        Limiter::create(path, &"10/week".parse().unwrap(), 8).unwrap();
+    });
+    let mut server = Server::start(&[]);
+    let config = FleetConfig { on_loss: OnLoss::Open, ..config(&server.url()) };
+    with_agents(&machines, &config, LONG, || {
+        let limiters = [joined(&machines[0]), joined(&machines[1])];
+        server.kill();
+        wait_for(&machines, Phase::Cut);
+        let admit = |machine: usize, subject: &[u8]| {
+            let verdict = limiters[machine].check(subject, 1);
+            assert!(verdict.is_admitted(), "{verdict:?}");
+            verdict.is_leased()
+        };
+        assert!((0..10).all(|_| !admit(0, b"ann")), "none is leased");
+        assert!((0..4).all(|_| !admit(0, b"bob")), "none is leased");
+        server.restart();
+        wait_for(&machines, Phase::Leading);
+        limiters.iter().for_each(|limiter| limiter.set_credit_wait(Duration::from_secs(5)));
+        assert_eq!(limiters[1].check(b"ann", 1).outcome(), Outcome::Denied);
+        assert!((0..6).all(|_| admit(1, b"bob")), "the rest is leased");
+        assert_eq!(limiters[1].check(b"bob", 1).outcome(), Outcome::Denied);
     });
 }
 

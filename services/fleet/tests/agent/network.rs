@@ -6,6 +6,7 @@ use std::thread;
 
 use keytally_core::sync::Ordering;
 use keytally_fleet::plan::layout::Phase;
+use keytally_fleet::{FleetConfig, OnLoss};
 
 use crate::support::fleet::{Running, config, most, request};
 use crate::support::memory::{Memory, Outcome};
@@ -54,6 +55,25 @@ fn lost_replies_and_requests_admit_nothing_twice() {
         faults.drops_requests.store(u64::from(turn % 8 == 3), Ordering::Release);
         faults.drops_replies.store(u64::from(turn % 8 == 6), Ordering::Release);
     });
+}
+
+/// Other machines that were cut off state what they admitted meanwhile, before any gets the rest.
+#[test]
+fn machine_that_admitted_requests_alone_learns_before_it_leases() {
+    let server = Server::start(&[]);
+    let proxy = Proxy::start(server.port);
+    let machine = Arc::new(Memory::new(1, "100/hour"));
+    let config = FleetConfig { on_loss: OnLoss::Share, machines: 2, ..config(&proxy.url()) };
+    let agent = Running::start(&machine, &config);
+    machine.wait_for(Phase::Leading);
+    proxy.faults.drops_replies.store(1, Ordering::Release);
+    machine.wait_for(Phase::Cut);
+    assert_eq!(machine.check(0), Outcome::Alone);
+    proxy.faults.drops_replies.store(0, Ordering::Release);
+    machine.wait_for(Phase::Learning);
+    machine.wait_for(Phase::Leading);
+    machine.admit(0);
+    drop(agent);
 }
 
 #[test]

@@ -28,9 +28,8 @@ pub fn store_replies(bytes: &[u8]) {
     let (&first, rest) = bytes.split_first().unwrap_or((&0, &[]));
     let policy: Policy = POLICIES[usize::from(first % 4)].parse().unwrap();
     let layout = CreditLayout::new(policy.layout(), &policy.limits()).unwrap();
-    let memory: [AtomicU64; 4] = Default::default();
-    let [credits, holding, left, meta] = &memory;
-    let words = TallyWords { credits, holding, left, meta };
+    let memory: [AtomicU64; 5] = Default::default();
+    let words = TallyWords::from(&memory);
     words.store(Word::Holding, layout.word(NOW_MS, &[u32::from(first / 64); 4]));
     let mut planner = Planner::new(first.into());
     let (mut now_ms, mut replies) = (NOW_MS, Replies::new(rest));

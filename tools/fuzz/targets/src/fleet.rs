@@ -10,6 +10,7 @@ use keytally_core::sync::{AtomicU64, Ordering};
 use keytally_fleet_plan::layout::PageWord;
 use keytally_fleet_plan::lease::Planner;
 use keytally_fleet_plan::request::{Reply, WindowReply};
+use keytally_fleet_plan::words::admit_unreserved;
 
 use crate::bytes::Bytes;
 
@@ -107,7 +108,6 @@ impl Machine {
                 6 => self.file.wanted().report(u32::from_le_bytes(bytes.array())),
                 _ => self.file.wanted().take(|tally| {
                     let _ = (self.file.subject(tally), self.file.words(tally));
-                    self.file.counted(tally, bytes.word());
                 }),
             }
             if bytes.is_empty() {
@@ -130,16 +130,16 @@ impl Machine {
         }
     }
 
-    fn words(&self, tally: u32) -> [&AtomicU64; 5] {
+    fn words(&self, tally: u32) -> [&AtomicU64; 6] {
         let words = self.file.words(tally).unwrap();
         let owner = self.file.owner(tally).unwrap();
-        [words.credits, words.holding, words.left, words.meta, owner]
+        [words.credits, words.holding, words.left, words.meta, words.unreserved, owner]
     }
 
     fn overwrite(&self, bytes: &mut Bytes<'_>) {
         let tally = bytes.word();
         let tally = u32::try_from(tally % u64::from(self.file.tallies())).unwrap();
-        let atomic = match bytes.below(16) {
+        let atomic = match bytes.below(17) {
             word @ 0..11 => self.file.page(PAGE[word]),
             word => self.words(tally)[word - 11],
         };
@@ -179,7 +179,7 @@ impl Machine {
         match bytes.below(4) {
             0 => planner.recalled(bytes.below(5)),
             1 => planner.reconnected(&words, now_ms),
-            2 => planner.admitted(&[bytes.cost(); 4], now_ms),
+            2 => admit_unreserved(layout, &words, now_ms, bytes.cost()),
             _ => planner.wanted(),
         }
         let _ = planner.due_ms(layout, &words);

@@ -14,10 +14,11 @@ use keytally_core::sync::AtomicU64;
 use keytally_fleet_plan::clock::FleetClock;
 use keytally_fleet_plan::credit::CreditLayout;
 use keytally_fleet_plan::flow::Flow;
-use keytally_fleet_plan::holding::is_held;
+use keytally_fleet_plan::holding::{is_held, unreserved_ms};
 use keytally_fleet_plan::lease::Planner;
+use keytally_fleet_plan::on_loss::OnLoss;
 use keytally_fleet_plan::request::{LeaseRequest, Reply};
-use keytally_fleet_plan::words::{Spending, TallyWords, spend, want};
+use keytally_fleet_plan::words::{Spending, TallyWords, admit_unreserved, spend, want};
 
 use crate::store::{Holding, Published, Terms, Window};
 
@@ -43,6 +44,12 @@ pub(crate) struct Scenario {
     pub(crate) repeats: f64,
     /// Half of the machines are cut off from the store in this span.
     pub(crate) partition: Option<(Time, Time)>,
+    /// Whether all of them are.
+    pub(crate) cuts_all_off: bool,
+    /// What a request gets that has waited for too long.
+    pub(crate) on_loss: OnLoss,
+    /// Whether what is admitted without credits is noted for the store. A test removes this rule.
+    pub(crate) states_unreserved: bool,
     /// A machine restarts this often, with an empty file and another name.
     pub(crate) restarts: Option<Time>,
     /// An agent is killed this often, and another takes over.
@@ -77,6 +84,9 @@ impl Scenario {
             loss: 0.0,
             repeats: 0.0,
             partition: None,
+            cuts_all_off: false,
+            on_loss: OnLoss::Closed,
+            states_unreserved: true,
             restarts: None,
             kills: None,
             failure: None,
@@ -173,7 +183,7 @@ fn whole(time: f64) -> Time {
 
 /// A tally on one machine.
 struct Tally {
-    words: [AtomicU64; 4],
+    words: [AtomicU64; 5],
     planner: Planner,
     /// When the agent looks at it next.
     next: Time,
@@ -186,7 +196,7 @@ struct Tally {
 
 impl Tally {
     fn new(seed: u64) -> Self {
-        let words = [const { AtomicU64::new(0) }; 4];
+        let words = [const { AtomicU64::new(0) }; 5];
         Self {
             words,
             planner: Planner::new(seed),
@@ -198,12 +208,8 @@ impl Tally {
     }
 
     fn words(&self) -> TallyWords<'_> {
-        words_of(&self.words)
+        TallyWords::from(&self.words)
     }
-}
-
-fn words_of([credits, holding, left, meta]: &[AtomicU64; 4]) -> TallyWords<'_> {
-    TallyWords { credits, holding, left, meta }
 }
 
 struct Machine {
@@ -292,6 +298,8 @@ const WAKE: Time = 50;
 /// How long the store takes for a lease request.
 const SERVICE: Time = 12;
 const LONGEST_WAIT: Time = 20_000;
+/// From the end of a partition until the last machine is connected again.
+const LONGEST_PAUSE: Time = 900_000;
 const START_S: u64 = 1_699_999_200;
 
 struct Run<'s> {
@@ -315,6 +323,8 @@ struct Run<'s> {
     /// By index of the window and key, for each window since the start.
     counts: Vec<Vec<Vec<Count>>>,
     true_counts: Vec<Vec<Vec<u64>>>,
+    /// By machine, key, index of the window and its beginning, what the machine has admitted.
+    own: HashMap<(usize, usize, usize, u64), u32>,
     cumulated: Vec<f64>,
     hot: usize,
     figures: Figures,
@@ -394,6 +404,7 @@ impl<'s> Run<'s> {
             counts: vec![vec![Vec::new(); scenario.keys]; layout.len()],
             true_counts: vec![vec![Vec::new(); scenario.keys]; layout.len()],
             layout,
+            own: HashMap::new(),
             cumulated,
             hot,
             figures: Figures::default(),
@@ -484,9 +495,13 @@ impl<'s> Run<'s> {
         &mut counts[position]
     }
 
-    fn admitted(&mut self, key: usize, at_ms: u64) {
+    fn admitted(&mut self, machine: usize, key: usize, at_ms: u64) {
         let true_ms = self.true_ms();
         for index in 0..self.layout.len() {
+            if self.scenario.on_loss != OnLoss::Closed {
+                let begin_ms = self.layout.span(index, at_ms).begin_ms;
+                *self.own.entry((machine, key, index, begin_ms)).or_default() += 1;
+            }
             self.counted(index, key, at_ms).admitted += 1;
             let position = self.position(index, true_ms);
             let counts = &mut self.true_counts[index][key];
@@ -494,6 +509,26 @@ impl<'s> Run<'s> {
                 counts.resize(position + 1, 0);
             }
             counts[position] += 1;
+        }
+    }
+
+    /// Decides on a request without credits, by what the machine itself has admitted.
+    fn decide_alone(&mut self, machine: usize, key: usize) {
+        let (ms, layout) = (self.fleet_ms(machine), self.layout);
+        let machines = u32::try_from(self.machines.len()).unwrap();
+        let has_room = (0..layout.len()).all(|index| {
+            let limit = self.scenario.on_loss.limit(layout.limit(index), machines).unwrap_or(0);
+            let window = (machine, key, index, layout.span(index, ms).begin_ms);
+            self.own.get(&window).copied().unwrap_or(0) < limit
+        });
+        if !has_room {
+            self.denied(key, ms);
+            return;
+        }
+        self.admitted(machine, key, ms);
+        if self.scenario.states_unreserved {
+            admit_unreserved(&layout, &self.tally(machine, key).words(), ms, 1);
+            self.report(machine, key);
         }
     }
 
@@ -533,9 +568,8 @@ impl<'s> Run<'s> {
                 let tally = self.tally(machine, key);
                 if let Some(at) = tally.waiting.iter().position(|waiting| waiting.1 == number) {
                     tally.waiting.remove(at);
-                    let ms = self.fleet_ms(machine);
                     self.waits.push(LONGEST_WAIT);
-                    self.denied(key, ms);
+                    self.decide_alone(machine, key);
                 }
             }
             Event::Recall { name, key, index } => {
@@ -553,8 +587,20 @@ impl<'s> Run<'s> {
                 }
             }
             Event::Partition(is_cut_off) => {
-                let half = self.machines.len() / 2;
-                self.machines[..half].iter_mut().for_each(|one| one.is_cut_off = is_cut_off);
+                let part = if self.scenario.cuts_all_off { 1 } else { 2 };
+                for machine in 0..self.machines.len() / part {
+                    self.machines[machine].is_cut_off = is_cut_off;
+                    if self.scenario.on_loss == OnLoss::Closed {
+                        continue;
+                    }
+                    // The agent notices the loss, and learns when it is connected again.
+                    self.machines[machine].is_connected = false;
+                    self.disconnect(machine);
+                    if !is_cut_off {
+                        let after = self.random.below(LONGEST_PAUSE);
+                        self.at(self.now + after, Event::Connect { machine });
+                    }
+                }
             }
             Event::Restart => self.restart(),
             Event::Kill => self.kill(),
@@ -584,7 +630,7 @@ impl<'s> Run<'s> {
                     tally.planner.wanted();
                     self.report(machine, key);
                 }
-                self.admitted(key, at_ms);
+                self.admitted(machine, key, at_ms);
             }
             Spending::Exhausted => self.denied(key, ms),
             Spending::NoCredits => {
@@ -616,7 +662,7 @@ impl<'s> Run<'s> {
         }
         let (ms, layout) = (self.fleet_ms(machine), self.layout);
         let tally = self.tally(machine, key);
-        let request = tally.planner.next(&layout, &words_of(&tally.words), ms);
+        let request = tally.planner.next(&layout, &TallyWords::from(&tally.words), ms);
         let due_ms = tally.planner.due_ms(&layout, &tally.words());
         if let Some(due_ms) = due_ms {
             let wait_ms = due_ms.saturating_sub(ms).max(1);
@@ -762,7 +808,7 @@ impl<'s> Run<'s> {
         self.machines[machine].clock.replied(sent_ms, local_ms, reply.store_ms);
         let (ms, layout, now) = (self.fleet_ms(machine), self.layout, self.now);
         let tally = self.tally(machine, key);
-        tally.planner.replied(&layout, &words_of(&tally.words), ms, request, reply);
+        tally.planner.replied(&layout, &TallyWords::from(&tally.words), ms, request, reply);
         // The requests that wait look again.
         let (mut rest, mut admitted, mut denied) = (Vec::new(), Vec::new(), 0);
         for (came, number) in core::mem::take(&mut tally.waiting) {
@@ -779,7 +825,7 @@ impl<'s> Run<'s> {
         tally.waiting = rest;
         for (came, at_ms) in admitted {
             self.waits.push(now - came);
-            self.admitted(key, at_ms);
+            self.admitted(machine, key, at_ms);
         }
         for _ in 0..denied {
             self.denied(key, ms);
@@ -851,12 +897,13 @@ impl<'s> Run<'s> {
         let (ms, layout) = (self.fleet_ms(machine), self.layout);
         for key in 0..self.scenario.keys {
             let tally = self.tally(machine, key);
-            let words = words_of(&tally.words);
+            let words = TallyWords::from(&tally.words);
             tally.planner.reconnected(&words, ms);
             if !tally.waiting.is_empty() {
                 tally.planner.wanted();
             }
-            if is_held(&layout, &words, ms) || !tally.waiting.is_empty() {
+            let is_unreserved = unreserved_ms(&layout, &words, ms).is_some();
+            if is_held(&layout, &words, ms) || is_unreserved || !tally.waiting.is_empty() {
                 self.look_at(machine, key, self.now + 1);
             }
         }

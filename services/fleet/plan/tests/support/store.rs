@@ -64,7 +64,7 @@ impl Window {
         request: &WindowRequest,
     ) -> (WindowReply, Published) {
         let mut published = Published::default();
-        let WindowRequest { limit, hold, want, begin_ms, end_ms } = *request;
+        let WindowRequest { limit, hold, unreserved, want, begin_ms, end_ms } = *request;
         if !(begin_ms..end_ms).contains(&now_ms) {
             let reply = WindowReply { held: hold, left: 0, machines: WINDOW_REFUSED };
             return (reply, published);
@@ -86,7 +86,7 @@ impl Window {
             }
         }
         let had = last.map_or(0, |last| last.held);
-        if hold > had {
+        if hold - unreserved > had {
             if now_ms >= self.withheld_ms + terms.withhold_ms {
                 self.withheld_ms = now_ms + terms.withhold_ms;
             }

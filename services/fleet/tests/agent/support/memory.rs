@@ -6,10 +6,10 @@ use std::sync::{Condvar, Mutex, RwLock};
 
 use keytally_core::Policy;
 use keytally_core::sync::{AtomicU64, Ordering};
-use keytally_fleet::plan::credit::{CreditLayout, Units};
+use keytally_fleet::plan::credit::CreditLayout;
 use keytally_fleet::plan::layout::{FileLayout, PageWord, WantedBits};
 use keytally_fleet::plan::layout::{PageState, Phase};
-use keytally_fleet::plan::words::{Spending, TallyWords, spend, want};
+use keytally_fleet::plan::words::{Spending, TallyWords, admit_unreserved, spend, want};
 use keytally_fleet::{Machine, Subject};
 
 use crate::support::time::now;
@@ -32,7 +32,7 @@ const WAIT: Duration = Duration::from_millis(20);
 
 pub(crate) struct Memory {
     page: Vec<AtomicU64>,
-    tallies: Vec<[AtomicU64; 5]>,
+    tallies: Vec<([AtomicU64; 5], AtomicU64)>,
     summary: Vec<AtomicU64>,
     bits: Vec<AtomicU64>,
     subjects: RwLock<Vec<Option<Subject>>>,
@@ -63,7 +63,7 @@ impl Memory {
         let subjects = (0..tallies).map(|tally| Some(subject(&format!("k{tally}"), policy)));
         Self {
             page: words(64),
-            tallies: (0..tallies).map(|_| [const { AtomicU64::new(0) }; 5]).collect(),
+            tallies: (0..tallies).map(|_| Default::default()).collect(),
             summary: words(file.summary_words()),
             bits: words(file.bit_words()),
             subjects: RwLock::new(subjects.collect()),
@@ -147,8 +147,11 @@ impl Memory {
         let now_ms = self.now_ms();
         match limit {
             None => Outcome::Unavailable,
-            Some(limit) if self.counted(tally, now_ms)[0] < limit => {
+            Some(limit) if self.counted(tally, layout, now_ms) < limit => {
                 self.count(tally, layout, now_ms);
+                admit_unreserved(layout, &self.words(tally).unwrap(), now_ms, 1);
+                self.wanted().report(tally);
+                self.ring();
                 Outcome::Alone
             }
             Some(_) => Outcome::Denied,
@@ -160,6 +163,12 @@ impl Memory {
         for index in 0..layout.len() {
             *counts.entry((tally, index, layout.span(index, at_ms).begin_ms)).or_default() += 1;
         }
+    }
+
+    /// Returns what this machine has admitted in the first window of a tally.
+    fn counted(&self, tally: u32, layout: &CreditLayout, now_ms: u64) -> u32 {
+        let begin_ms = layout.span(0, now_ms).begin_ms;
+        self.counts.lock().unwrap().get(&(tally, 0, begin_ms)).copied().unwrap_or(0)
     }
 
     /// Returns what this machine has admitted, by tally, window and its beginning.
@@ -182,27 +191,15 @@ impl Machine for Memory {
     }
 
     fn words(&self, tally: u32) -> Option<TallyWords<'_>> {
-        let [credits, holding, left, meta, _] = self.tallies.get(tally as usize)?;
-        Some(TallyWords { credits, holding, left, meta })
+        self.tallies.get(tally as usize).map(|(words, _)| TallyWords::from(words))
     }
 
     fn owner(&self, tally: u32) -> Option<&AtomicU64> {
-        self.tallies.get(tally as usize).map(|words| &words[4])
+        self.tallies.get(tally as usize).map(|(_, owner)| owner)
     }
 
     fn subject(&self, tally: u32) -> Option<Subject> {
         self.subjects.read().unwrap().get(tally as usize)?.clone()
-    }
-
-    fn counted(&self, tally: u32, now_ms: u64) -> Units {
-        let mut units = Units::default();
-        let Some(subject) = self.subject(tally) else { return units };
-        let counts = self.counts.lock().unwrap();
-        for (index, units) in units.iter_mut().enumerate().take(subject.layout.len()) {
-            let begin_ms = subject.layout.span(index, now_ms).begin_ms;
-            *units = counts.get(&(tally, index, begin_ms)).copied().unwrap_or(0);
-        }
-        units
     }
 
     fn sleep(&self, at_most: Duration) {
