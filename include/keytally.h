@@ -519,8 +519,9 @@ enum kt_status
     /** Another administrator is changing this gate; try again, wait longer, or end that process. */
     KT_BUSY = 80,
     /**
-     * The gate is full: all its records hold keys; revoke some, or migrate it to a gate with
-     * more keys.
+     * The gate is full: all its records hold keys, and that of a revoked or expired key is free
+     * once its longest window has passed; for room at once, enlarge the gate: `keytally
+     * migrate`.
      */
     KT_GATE_FULL = 81,
     /**

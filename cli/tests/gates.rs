@@ -118,7 +118,7 @@ fn list_shows_the_gate_and_its_keys() {
     let hint = format!("kt_live_…{}", &key[key.len() - 4..]);
     assert_eq!(fields[..7], [hint.as_str(), &key_id, "42", "live", "default", "active", "7/100"]);
     assert_eq!(fields[8], "never");
-    assert_eq!(list(&sandbox)["peppers"], json!([{"number": 0, "keys": 2}]));
+    assert_eq!(list(&sandbox)["peppers"], json!([{"number": 0, "keys": 2, "given": true}]));
 }
 
 #[test]
@@ -131,10 +131,45 @@ fn list_counts_the_keys_of_each_pepper() {
     let issued = run(&["issue", GATE, "--account", "2", "--json"]).json();
     sandbox.watch_secret(issued["key"].as_str().unwrap());
     let peppers = run(&["list", GATE, "--json"]).json()["peppers"].clone();
-    assert_eq!(peppers, json!([{"number": 0, "keys": 1}, {"number": 1, "keys": 1}]));
+    let [old, new] = [0, 1].map(|number| json!({"number": number, "keys": 1, "given": true}));
+    assert_eq!(peppers, json!([old, new]));
     sandbox
         .watch_secret(run(&["rotate", GATE, &old_id, "--grace", "0s"]).expect_status(0).trim_end());
-    assert_eq!(run(&["list", GATE, "--json"]).json()["peppers"], json!([{"number": 1, "keys": 2}]));
+    assert_eq!(
+        run(&["list", GATE, "--json"]).json()["peppers"],
+        json!([{"number": 1, "keys": 2, "given": true}])
+    );
+}
+
+#[test]
+fn pepper_that_keys_need_and_was_not_given_is_named() {
+    let sandbox = sandbox_with_gate();
+    let ids = [(); 3].map(|()| sandbox.issue(GATE, &["--account", "1"]).1);
+    let new = "77".repeat(32);
+    let both = format!("{},{new}", sandbox.pepper);
+    let run = |peppers: &str, args: &[&str]| {
+        sandbox.finish(sandbox.command(args).env("KEYTALLY_PEPPER", peppers), b"")
+    };
+    let rotated = run(&both, &["rotate", GATE, &ids[0], "--grace", "1h"]).expect_status(0);
+    sandbox.watch_secret(rotated.trim_end());
+    let warning = "pepper 0 was not given: 3 keys have a valid secret under it, which is refused \
+                   with the reason pepper_missing; give all peppers, newest last";
+    for args in [&["list", GATE][..], &["verify", GATE], &["top", GATE, "--once"]] {
+        let text = run(&new, args).expect_status(0);
+        assert!(text.contains(warning), "{text}");
+        let text = run(&both, args).expect_status(0);
+        assert!(!text.contains("was not given"), "{text}");
+    }
+    let peppers = run(&new, &["verify", GATE, "--json"]).json()["peppers"].clone();
+    let [old, new_one] = [(0, 3, false), (1, 1, true)]
+        .map(|(number, keys, given)| json!({"number": number, "keys": keys, "given": given}));
+    assert_eq!(peppers, json!([old, new_one]));
+    // A revoked key needs no pepper, and a rotated one needs the old pepper until its grace ends.
+    run(&new, &["revoke", GATE, &ids[1]]).expect_status(0);
+    run(&new, &["end-grace", GATE, &ids[0]]).expect_status(0);
+    let text = run(&new, &["list", GATE]).expect_status(0);
+    assert!(text.contains("keys per pepper: 1 with pepper 0, 1 with pepper 1\n"), "{text}");
+    assert!(text.contains("pepper 0 was not given: 1 key has a valid secret"), "{text}");
 }
 
 #[test]

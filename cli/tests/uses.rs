@@ -76,6 +76,61 @@ fn uses_are_counted_between_on_and_off() {
 }
 
 #[test]
+fn uses_continue_after_an_older_gate_is_restored() {
+    let sandbox = Sandbox::new();
+    sandbox.run(&["create", GATE, "--keys", "1", "--plan", "default=1000/second"]).expect_status(0);
+    let (key, key_id) = sandbox.issue(GATE, &["--account", "42"]);
+    let back_up = |name: &str| sandbox.run(&["copy", GATE, name]).expect_status(0);
+    let restore = |name: &str| sandbox.run(&["copy", name, GATE, "--replace"]).expect_status(0);
+    let usage = |args: &[&str]| sandbox.run(&[&["usage"], args, &[GATE]].concat());
+    let check = |key: &str| assert_eq!(sandbox.check(GATE, key, &["--cost", "5"]).0, 0);
+    let counted = |key_id: &str| {
+        let counts = counts(&sandbox, key_id);
+        (counts["admitted"].as_u64().unwrap(), counts["units"].as_u64().unwrap())
+    };
+    // A copy with the same counts: nothing is lost, and nothing is counted twice.
+    back_up("uncounted.gate");
+    usage(&["on"]).expect_status(0);
+    check(&key);
+    back_up("same.gate");
+    check(&key);
+    restore("same.gate");
+    assert_eq!(counted(&key_id), (2, 10));
+    check(&key);
+    usage(&["on"]).expect_status(0);
+    assert_eq!(counted(&key_id), (3, 15));
+    // A copy from before the counts.
+    back_up("counted.gate");
+    restore("uncounted.gate");
+    usage(&["show"]).expect_failure(&["uses are not counted", "keytally usage on api.gate"]);
+    usage(&["on"]).expect_status(0);
+    check(&key);
+    assert_eq!(counted(&key_id), (4, 20));
+    // A copy whose counts were in another file.
+    fs::remove_file(sandbox.path("api.gate.usage")).unwrap();
+    usage(&["on"]).expect_status(0);
+    check(&key);
+    restore("counted.gate");
+    usage(&["show"]).expect_failure(&["cannot be opened or is not that of this gate"]);
+    usage(&["on"]).expect_status(0);
+    check(&key);
+    assert_eq!(counted(&key_id), (2, 10));
+    // A copy with a key whose record another key has had since.
+    back_up("former.gate");
+    sandbox.run(&["revoke", GATE, &key_id]).expect_status(0);
+    let other = (0..600).find_map(|_| {
+        let run = sandbox.run(&["issue", GATE, "--account", "7", "--json"]);
+        std::thread::sleep(core::time::Duration::from_millis(20));
+        (run.status == 0).then(|| sandbox.watch_secret(run.json()["key"].as_str().unwrap()))
+    });
+    check(&other.expect("the record is free after 2 s"));
+    restore("former.gate");
+    usage(&["on"]).expect_status(0);
+    check(&key);
+    assert_eq!(counted(&key_id), (1, 5), "the counts of the former key ended with its record");
+}
+
+#[test]
 fn file_of_counts_that_is_wrong_is_named() {
     let sandbox = sandbox_with_gate();
     sandbox.run(&["usage", "on", GATE]).expect_status(0);

@@ -201,11 +201,39 @@ fn peppers_rotate_with_the_keys() {
     assert!(check(&both, &old_key, at(1)).is_admitted(), "the old secret is under the old pepper");
     let only_new = attach(&gate, &[NEW]);
     assert!(check(&only_new, &new_key, at(60)).is_admitted());
-    assert!(!check(&only_new, &old_key, at(60)).is_admitted());
+    assert_eq!(check(&only_new, &old_key, at(60)).reason(), Some(Reason::PepperMissing));
+    assert_eq!(check(&only_new, &old_key, at(1000)).reason(), Some(Reason::WrongSecret));
     let only_old = attach(&gate, &[OLD]);
     assert_eq!(check(&only_old, &new_key, at(61)).reason(), Some(Reason::PepperMissing));
     let error = Gate::attach(gate.memory(), peppers(&[3])).unwrap_err();
     assert_eq!(error, AttachError::WrongPepper { given: 1 });
+}
+
+#[test]
+fn pepper_is_needed_by_keys_that_can_still_be_used() {
+    let gate = gate(64);
+    let ids = [(); 4].map(|()| issue(&gate).1);
+    let both = attach(&gate, &[OLD, NEW]);
+    assert_eq!(both.keys_per_pepper(at(0)), [4, 0, 0, 0]);
+    let mut admin = both.administer().unwrap();
+    admin.rotate(ids[0], end(10), false, entropy(), at(0)).unwrap();
+    admin.rotate(ids[1], None, false, entropy(), at(0)).unwrap();
+    admin.revoke(ids[2]).unwrap();
+    admin.expire(ids[3], end(20)).unwrap();
+    drop(admin);
+    // The grace of one key, and the other key until it expires.
+    assert_eq!(both.keys_per_pepper(at(9)), [2, 2, 0, 0]);
+    assert_eq!(both.keys_per_pepper(at(10)), [1, 2, 0, 0]);
+    assert_eq!(both.keys_per_pepper(at(20)), [0, 2, 0, 0]);
+    let has =
+        |gate: &Gate<&[CacheLine]>| [0, 1, 2, usize::MAX].map(|number| gate.has_pepper(number));
+    assert_eq!(has(&both), [true, true, false, false]);
+    assert_eq!(has(&attach(&gate, &[NEW])), [false, true, false, false]);
+    // A grace under the same pepper counts once.
+    let mut admin = both.administer().unwrap();
+    admin.rotate(ids[1], end(30), false, entropy(), at(20)).unwrap();
+    drop(admin);
+    assert_eq!(both.keys_per_pepper(at(20)), [0, 2, 0, 0]);
 }
 
 #[test]
@@ -387,7 +415,9 @@ fn every_record_can_be_used_and_reused() {
     let ids: Vec<KeyId> = (0..100).map(|_| issue(&gate).1).collect();
     let full = gate.administer().unwrap().issue(&new_key("default"), entropy(), at(0)).err();
     assert_eq!(full, Some(AdminError::Full { keys: 100 }));
+    assert_eq!(gate.free_from(at(0)), None);
     gate.administer().unwrap().revoke(ids[33]).unwrap();
+    assert_eq!(gate.free_from(at(0)), Some(at(3601)), "its longest window, and a second");
     let full = gate.administer().unwrap().issue(&new_key("default"), entropy(), at(3600)).err();
     assert_eq!(
         full,

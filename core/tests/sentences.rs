@@ -61,7 +61,10 @@ fn create_error_names_the_value_and_its_bounds() {
 fn administrator_error_names_the_value_and_a_remedy() {
     assert_texts_contain(&[
         (&AdminError::Busy, &["try again"]),
-        (&AdminError::Full { keys: 64 }, &["all 64 records", "revoke"]),
+        (
+            &AdminError::Full { keys: 64 },
+            &["all 64 records", "revoked", "longest window has passed; ", "`keytally migrate`"],
+        ),
         (&AdminError::NoRoomToImport, &["a third more"]),
         (&AdminError::NoSuchKey(id()), &["no key 0000000000z", "`list`"]),
         (&AdminError::NoSuchPlan, &["no plan of that name", "`list`"]),

@@ -191,7 +191,7 @@ statuses! {
         KT_BUSY = 80 =>
             "another administrator is changing this gate; try again, wait longer, or end that process",
         KT_GATE_FULL = 81 =>
-            "the gate is full: all its records hold keys; revoke some, or migrate it to a gate with more keys",
+            "the gate is full: all its records hold keys, and that of a revoked or expired key is free once its longest window has passed; for room at once, enlarge the gate: `keytally migrate`",
         KT_NO_ROOM_TO_IMPORT = 82 =>
             "the records that this key could be imported into are taken; migrate the gate to one with a third more keys than you import",
         KT_NO_SUCH_KEY = 83 => "the gate has no such key",
@@ -526,7 +526,7 @@ mod tests {
         );
         assert_shared(
             AdminError::Full { keys: 8 },
-            "records hold keys; revoke some, or migrate it to a gate with more keys",
+            "records hold keys, and that of a revoked or expired key is free once its longest window has passed; for room at once, enlarge the gate: `keytally migrate`",
         );
         assert_shared(
             AdminError::PlanLimit { limit: 9, max: 8 },

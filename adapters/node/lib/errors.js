@@ -57,7 +57,10 @@ class NoSuchScopeError extends AdminError {}
 /** The gate has no room for another account. */
 class TeamsFullError extends AdminError {}
 
-/** The gate is full, so it cannot have another key. */
+/**
+ * The gate is full, so it cannot have another key. The record of a revoked or expired key is free
+ * once its longest window has passed.
+ */
 class GateFullError extends AdminError {}
 
 /** The key was revoked, so it cannot be changed. */

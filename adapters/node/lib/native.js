@@ -5,6 +5,7 @@
 
 const fs = require('node:fs')
 const path = require('node:path')
+const { version } = require('../package.json')
 
 /**
  * Returns the name of this platform, such as `linux-x64-gnu`.
@@ -34,12 +35,27 @@ function isMusl() {
   return header.glibcVersionRuntime === undefined
 }
 
+/**
+ * Returns the native part, which must have the version of the package.
+ *
+ * @param {object} native
+ * @param {string} source
+ */
+function ofThisVersion(native, source) {
+  const found = native.constants?.().version
+  if (found === version) return native
+  throw new Error(
+    `keytally ${version} cannot use ${source}, which has ${found ? `version ${found}` : 'no version'}: ` +
+      `install both in one version, by npm install keytally@${version}`,
+  )
+}
+
 function load() {
   const name = platform()
   const file = path.join(__dirname, '..', `keytally.${name}.node`)
-  if (fs.existsSync(file)) return require(file)
+  if (fs.existsSync(file)) return ofThisVersion(require(file), file)
   try {
-    return require(`@keytally/${name}`)
+    return ofThisVersion(require(`@keytally/${name}`), `@keytally/${name}`)
   } catch (error) {
     if (error.code !== 'MODULE_NOT_FOUND') throw error
     throw new Error(

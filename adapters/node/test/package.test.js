@@ -53,6 +53,35 @@ async function freePort() {
   return String(port)
 }
 
+test('a native part of another version is refused by one sentence', (t) => {
+  const cwd = folder(t)
+  const loader = fs.readFileSync(path.join(own, 'lib/native.js'), 'utf8')
+  const put = (file, content) => {
+    fs.mkdirSync(path.dirname(path.join(cwd, file)), { recursive: true })
+    fs.writeFileSync(path.join(cwd, file), content)
+  }
+  put('package.json', JSON.stringify({ name: 'keytally', version: '1.2.3' }))
+  put('lib/native.js', loader)
+  const load = (exported) => {
+    for (const name of Object.keys(PLATFORMS)) {
+      put(`node_modules/@keytally/${name}/index.js`, `module.exports = ${exported}`)
+    }
+    return spawnSync(process.execPath, ['-e', "require('./lib/native.js')"], { cwd })
+  }
+  assert.equal(load("{ constants: () => ({ version: '1.2.3' }) }").status, 0)
+  for (const [exported, found] of [
+    ["{ constants: () => ({ version: '1.2.2' }) }", 'has version 1.2.2'],
+    ['{}', 'has no version'],
+  ]) {
+    const { status, stderr } = load(exported)
+    assert.notEqual(status, 0)
+    const errors = String(stderr)
+    assert.match(errors, /Error: keytally 1\.2\.3 cannot use @keytally\/\S+, which /)
+    assert.ok(errors.includes(`${found}: install both`), errors)
+    assert.ok(errors.includes('npm install keytally@1.2.3'), errors)
+  }
+})
+
 test('the lines of the page run in an empty folder', { skip }, async (t) => {
   const cwd = folder(t)
   const [clone, ...rest] = blocks('docs/how-to/node.md')

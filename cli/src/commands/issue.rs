@@ -5,7 +5,7 @@ use core::time::Duration;
 
 use clap::Args;
 use keytally::NewKey;
-use keytally::{Error, Gate, now};
+use keytally::{AdminError, Error, Gate, now};
 use keytally::{Key, KeyId, Name};
 
 use crate::arguments;
@@ -81,7 +81,7 @@ impl Issue {
         let new = self.new.to_new_key(&scopes)?;
         let (key, key_id) = gate
             .change(|gate| gate.issue(&new))
-            .map_err(|error| plans::no_such_name(&gate.current(), &new, error))?;
+            .map_err(|error| not_issued(&gate.current(), &new, error))?;
         // Before the key is shown, so that a client that has it is known everywhere.
         let status = self.fleet.wait(&gate.current());
         match print_once(self.format, &key, key_id, &gate.current()) {
@@ -90,6 +90,21 @@ impl Issue {
                 Err(unprinted(key_id, &failure, gate.change(|gate| gate.revoke(key_id))))
             }
         }
+    }
+}
+
+/// Returns the failure to issue a key. If the gate is full, it has the time at which the record of
+/// an ended key is free.
+fn not_issued(gate: &Gate, new: &NewKey<'_>, error: Error) -> Failure {
+    let is_full = matches!(error, Error::Admin { source: AdminError::Full { .. }, .. });
+    let failure = plans::no_such_name(gate, new, error);
+    match gate.table().free_from(now()).filter(|_| is_full) {
+        Some(from) => Failure::new(format!(
+            "{}; the first record of an ended key is free at {}",
+            failure.message(),
+            times::rfc3339(from.unix_ms().div_ceil(1000))
+        )),
+        None => failure,
     }
 }
 

@@ -16,6 +16,7 @@ use crate::failure::Failure;
 use crate::gate_file::GateFile;
 use crate::output::{OutputFormat, pluralized};
 use crate::pepper::PepperSource;
+use crate::peppers::{self, PepperUse};
 use crate::status::Status;
 use crate::views::{ListedKey, quota_names};
 
@@ -62,15 +63,6 @@ pub(crate) struct Summary {
     migrating: bool,
 }
 
-/// A pepper, and how many keys depend on it.
-#[derive(Serialize)]
-struct PepperUse {
-    /// The number of the pepper.
-    number: u8,
-    /// The number of keys whose MAC was computed with the pepper.
-    keys: usize,
-}
-
 impl List {
     pub(crate) fn run(self, pepper: &PepperSource) -> Result<Status, Failure> {
         let gate = self.gate.open(pepper)?;
@@ -83,7 +75,7 @@ impl List {
 
 impl Listing {
     fn new(gate: &Gate, path: String, account: Option<u32>, now: Timestamp) -> Self {
-        let mut summary = Summary::new(gate, path);
+        let mut summary = Summary::new(gate, path, now);
         let mut keys = Vec::new();
         for info in gate.table().list(now) {
             summary.count(&info);
@@ -164,7 +156,7 @@ fn or_dash(text: String) -> String {
 
 impl Summary {
     /// Returns the summary of a gate. Keys are added with [`count`](Self::count).
-    pub(crate) fn new(gate: &Gate, path: String) -> Self {
+    pub(crate) fn new(gate: &Gate, path: String, now: Timestamp) -> Self {
         let table = gate.table();
         Self {
             gate: path,
@@ -174,7 +166,7 @@ impl Summary {
             algorithm: table.layout().algorithm().as_str(),
             plans: table.plans().map(|(_, plan)| PlanText::new(&plan)).collect(),
             described: table.described().map(|window| window.to_string()),
-            peppers: Vec::new(),
+            peppers: peppers::in_use(gate, now),
             keys_ahead: 0,
             clock_ahead_s: 0,
             migrating: table.is_migrating(),
@@ -187,14 +179,6 @@ impl Summary {
         if u64::from(info.clock_ahead_s) * 1000 > TOLERANCE_MS {
             self.keys_ahead += 1;
             self.clock_ahead_s = self.clock_ahead_s.max(info.clock_ahead_s);
-        }
-        let pepper = info.pepper;
-        match self.peppers.iter_mut().find(|known| known.number == pepper) {
-            Some(known) => known.keys += 1,
-            None => {
-                self.peppers.push(PepperUse { number: pepper, keys: 1 });
-                self.peppers.sort_unstable_by_key(|pepper| pepper.number);
-            }
         }
     }
 
@@ -219,6 +203,11 @@ impl Summary {
                 self.gate
             )
         })
+    }
+
+    /// Returns a warning for each pepper that keys need and that was not given.
+    pub(crate) fn pepper_warnings(&self) -> impl Iterator<Item = String> {
+        peppers::warnings(&self.peppers)
     }
 
     /// Returns the path of the gate.
@@ -264,7 +253,8 @@ impl Summary {
                 .map(|pepper| format!("{} with pepper {}", pepper.keys, pepper.number));
             writeln!(out, "keys per pepper: {}", texts.collect::<Vec<_>>().join(", "))?;
         }
-        for warning in [self.migration_warning(), self.clock_warning()].into_iter().flatten() {
+        let warnings = [self.migration_warning(), self.clock_warning()].into_iter().flatten();
+        for warning in warnings.chain(self.pepper_warnings()) {
             writeln!(out, "{warning}")?;
         }
         Ok(())

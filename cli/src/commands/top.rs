@@ -236,7 +236,7 @@ impl Sort {
 impl Sample {
     /// Reads all keys of the gate and keeps the first `rows` of the view.
     fn take(gate: &Gate, path: String, rows: usize, view: &View, now: Timestamp) -> Self {
-        let mut summary = Summary::new(gate, path);
+        let mut summary = Summary::new(gate, path, now);
         // The buffer is sorted and truncated whenever it is full, which bounds time and memory.
         let buffer_len = rows.saturating_mul(2).max(64);
         let mut first: Vec<(u32, KeyInfo)> = Vec::new();
@@ -329,7 +329,9 @@ impl Sample {
             Span::from(self.summary.fill()),
             Span::from(self.time.clone()),
         ];
-        let warning = self.summary.migration_warning().or_else(|| self.summary.clock_warning());
+        let of_peppers = || self.summary.pepper_warnings().next();
+        let warning = self.summary.migration_warning().or_else(of_peppers);
+        let warning = warning.or_else(|| self.summary.clock_warning());
         let (text, style) = match warning {
             Some(warning) => (warning, Style::new().fg(Color::Red)),
             None => (format!("plans: {}", self.summary.plans()), Style::new().dim()),

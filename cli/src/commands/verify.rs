@@ -4,13 +4,14 @@ use core::time::Duration;
 
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
-use keytally::{Flaw, Gate};
+use keytally::{Flaw, Gate, now};
 use serde::Serialize;
 
 use crate::failure::Failure;
 use crate::gate_file::GateFileToChange;
 use crate::output::{OutputFormat, pluralized, print_note};
 use crate::pepper::PepperSource;
+use crate::peppers::{self, PepperUse};
 use crate::status::Status;
 
 /// Check the records of a gate for flaws
@@ -22,6 +23,9 @@ use crate::status::Status;
 /// refers to a plan, an environment, a pepper or a team that the gate does not have.
 ///
 /// Counts have no checksum: a count that was changed is not found.
+///
+/// If keys need a pepper that was not given, a line reports how many. The gate is not flawed for
+/// that.
 #[derive(Args)]
 pub(crate) struct Verify {
     #[command(flatten)]
@@ -41,6 +45,8 @@ struct Report {
     /// Whether a change that was interrupted was completed.
     completed: bool,
     flaws: Vec<FlawText>,
+    /// The peppers that keys need.
+    peppers: Vec<PepperUse>,
 }
 
 #[derive(Serialize)]
@@ -84,6 +90,7 @@ impl Verify {
             capacity,
             completed: completed?,
             flaws,
+            peppers: peppers::in_use(&gate.current(), now()),
         };
         self.format.print(&report, |out| {
             if report.completed {
@@ -95,7 +102,8 @@ impl Verify {
             if report.flaws.is_empty() {
                 writeln!(out, "{}: no flaws in {}", report.gate, pluralized(capacity, "record"))?;
             }
-            writeln!(out, "Counts have no checksum: a count that was changed is not found.")
+            writeln!(out, "Counts have no checksum: a count that was changed is not found.")?;
+            peppers::warnings(&report.peppers).try_for_each(|warning| writeln!(out, "{warning}"))
         })?;
         if report.flaws.is_empty() {
             return Ok(Status::Success);

@@ -90,7 +90,7 @@ impl fmt::Display for AdminError {
             Self::Busy => f.write_str("another administrator is changing this gate right now; try again"),
             Self::Full { keys } => write!(
                 f,
-                "the gate is full: all {keys} records hold keys; revoke some, or migrate it to a gate with more keys"
+                "the gate is full: all {keys} records hold keys, and that of a revoked or expired key is free once its longest window has passed; for room at once, enlarge the gate: `keytally migrate`"
             ),
             Self::NoRoomToImport => f.write_str(
                 "the records that this key could be imported into are taken; migrate the gate to one with a third more keys than you import",

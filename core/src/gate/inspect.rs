@@ -9,6 +9,7 @@ use super::table::Gate;
 use crate::cache_line::CacheLine;
 use crate::decide;
 use crate::key::{Hint, KeyId, Name};
+use crate::mac::MAX_PEPPERS;
 use crate::quotas::Quotas;
 use crate::record::{KeyState, Record, RecordRef};
 use crate::section::{MAX_TALLIES, Section};
@@ -132,6 +133,46 @@ impl<M: AsRef<[CacheLine]>> Gate<M> {
         self.states(info, now).into_iter()
     }
 
+    /// Returns how many keys have a valid secret under each pepper, by the pepper's number.
+    ///
+    /// A key in the grace of a rotation counts for the pepper of its previous secret, too. A
+    /// revoked or expired key has no valid secret. Reads the whole gate.
+    pub fn keys_per_pepper(&self, now: Timestamp) -> [u32; MAX_PEPPERS] {
+        let mut keys = [0; MAX_PEPPERS];
+        for record in self.records().filter_map(RecordRef::read) {
+            if record.key_id.is_some() {
+                needed_peppers(&record, now).for_each(|number| keys[usize::from(number)] += 1);
+            }
+        }
+        keys
+    }
+
+    /// Returns from when on the gate has a record for another key; `None` if no record is free and
+    /// no key has ended.
+    ///
+    /// The record of a revoked or expired key is free 1 s after its longest window has passed. A
+    /// tally that a wrong clock stamped counts as it is. Reads the whole gate.
+    pub fn free_from(&self, now: Timestamp) -> Option<Timestamp> {
+        let from = |at: RecordRef<'_>| {
+            let record = at.read()?;
+            if record.key_id.is_none() {
+                return Some(now);
+            }
+            let words = self.own_tallies(at);
+            let ends = words.map(|(tally, layout)| {
+                layout.reusable_from(tally.load(Ordering::Acquire)).max(now)
+            });
+            ends.max().filter(|_| record.has_ended(now))
+        };
+        self.records().filter_map(from).min()
+    }
+
+    /// Returns whether this process has the pepper with this number, the index in
+    /// [`keys_per_pepper`](Self::keys_per_pepper). False for a number that no pepper has.
+    pub fn has_pepper(&self, number: usize) -> bool {
+        self.known_peppers().any(|(known, _)| known == number)
+    }
+
     fn states(&self, info: &KeyInfo, now: Timestamp) -> Vec<TallyState, MAX_TALLIES> {
         let at = self.record(info.record.into());
         let Some(record) = at.read().filter(|record| record.key_id == Some(info.key_id)) else {
@@ -189,6 +230,13 @@ impl<M: AsRef<[CacheLine]>> Gate<M> {
             record: at.number,
         })
     }
+}
+
+/// Returns the numbers of the peppers that the valid secrets of a key are under, each once.
+pub(super) fn needed_peppers(record: &Record, now: Timestamp) -> impl Iterator<Item = u8> {
+    let current = (!record.has_ended(now)).then_some(record.pepper);
+    let previous = record.previous_until(now).map(|_| record.previous_pepper);
+    current.into_iter().chain(previous.filter(|_| previous != current))
 }
 
 /// Returns the word of a tally as it is shown. A sealed one has its counts and the present time:

@@ -10,6 +10,7 @@ use super::administrator::Administrator;
 use super::entry::Entry;
 use super::ids::RecordIds;
 use super::imported::{IMPORTED_KEY_LEN, import_number};
+use super::inspect::needed_peppers;
 use super::new_key::{Entropy, NewKey};
 use super::plan::MAX_PLAN_NAME_LEN;
 use super::table::{ENV_LINE, IMPORTED_FLAG, LIST_WORD, MAX_ENVS, PEPPER_LINE};
@@ -467,11 +468,8 @@ impl<M: AsRef<[CacheLine]>> Administrator<'_, M> {
             return None;
         }
         let mut needed: [bool; MAX_PEPPERS] = core::array::from_fn(|number| is(taken, number));
-        for record in
-            self.gate.records().filter_map(RecordRef::read).filter(|record| !record.has_ended(now))
-        {
-            needed[usize::from(record.pepper)] = true;
-            needed[usize::from(record.previous_pepper)] |= record.is_in_grace(now);
+        for record in self.gate.records().filter_map(RecordRef::read) {
+            needed_peppers(&record, now).for_each(|number| needed[usize::from(number)] = true);
         }
         needed.iter().position(|&needed| !needed)
     }

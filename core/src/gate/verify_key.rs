@@ -107,7 +107,10 @@ impl<M: AsRef<[CacheLine]>> Gate<M> {
         match Match::new(current, previous) {
             Match::Current => Ok(end_reason(record, false, now)),
             Match::Previous => Ok(end_reason(record, true, now)),
-            Match::None => Err(mismatch_reason(known, current_there)),
+            Match::None => {
+                let previous_missing = !previous_there & record.is_in_grace(now);
+                Err(mismatch_reason(known, current_there & !previous_missing))
+            }
         }
     }
 }

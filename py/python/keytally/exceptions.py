@@ -191,11 +191,13 @@ class TeamsFullError(AdminError):
 class GateFullError(AdminError):
     """The gate is full, so it cannot have another key.
 
+    The record of a revoked or expired key is free once its longest window has passed.
+
     >>> import keytally
     >>> gate = keytally.Gate.in_memory(pepper=keytally.generate_pepper(), keys=1)
     >>> keys = [gate.issue(account) for account in range(100)]
     Traceback (most recent call last):
-    keytally.exceptions.GateFullError: the gate is full: all 1 records hold keys; ...
+    keytally.exceptions.GateFullError: the gate is full: all 1 records hold keys, and ...
 
     """
 

@@ -102,7 +102,8 @@ impl Files {
         let peppers = self.peppers(pepper)?;
         let gate = Gate::open(self.data.join("api.gate"), peppers.clone())?;
         let gate = Arc::new(Followed::from_gate(gate, peppers.clone(), Ok)?);
-        let opened = crate::open::open(&self.data, self.database.as_deref(), &peppers).await?;
+        let opened =
+            crate::open::open_existing(&self.data, self.database.as_deref(), &peppers).await?;
         Ok(opened.list(gate))
     }
 

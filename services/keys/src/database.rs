@@ -403,7 +403,7 @@ async fn prepare(connection: &mut AnyConnection, kind: Kind) -> Result<(), sqlx:
 }
 
 /// Returns whether the rest of a SQLite URL is a path, without options.
-fn is_file_path(path: &str) -> bool {
+pub(crate) fn is_file_path(path: &str) -> bool {
     !path.is_empty() && !path.starts_with("//") && path != ":memory:"
 }
 
@@ -434,6 +434,11 @@ pub enum DatabaseError {
     /// The data folder had a list, and has no database.
     Missing {
         /// The file of the database.
+        path: String,
+    },
+    /// A file of the list does not exist, and is not to be created.
+    NoList {
+        /// The file.
         path: String,
     },
     /// The file of a SQLite database was removed or replaced while it was open.
@@ -502,6 +507,10 @@ impl fmt::Display for DatabaseError {
             Self::Missing { path } => write!(
                 f,
                 "there is no list of keys in {path}, and admin.gate in its folder is of one; put the file back, name another database by KEYTALLY_DATABASE, or remove admin.gate to begin a new list"
+            ),
+            Self::NoList { path } => write!(
+                f,
+                "there is no list of keys: {path} does not exist; name the data folder of the service with --data, or its database with --database; the first start of keytally serve creates them"
             ),
             Self::Replaced { path } => write!(
                 f,

@@ -1,12 +1,12 @@
 //! Opens the list of a data folder.
 
 use alloc::sync::Arc;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use keytally::{Followed, Gate, Peppers, Timestamp};
 use sqlx::Row as _;
 
-use crate::database::{Database, DatabaseError};
+use crate::database::{Database, DatabaseError, is_file_path};
 use crate::error::{Error, Result};
 use crate::list::List;
 use crate::organize::{self, Link};
@@ -83,6 +83,26 @@ pub async fn open(folder: &Path, database: Option<&str>, peppers: &Peppers) -> R
     };
     let database = Database::open(&url).await?;
     Ok(Opened { database, admin: Arc::new(tokens::open_gate(folder, peppers)?) })
+}
+
+/// Opens the list of a data folder as [`open`] does, and creates nothing.
+///
+/// # Errors
+/// Those of [`open`], and [`DatabaseError::NoList`] if a file does not exist.
+pub async fn open_existing(
+    folder: &Path,
+    database: Option<&str>,
+    peppers: &Peppers,
+) -> Result<Opened> {
+    let file = database
+        .and_then(|url| url.strip_prefix("sqlite:"))
+        .filter(|path| is_file_path(path) && !path.contains('?'));
+    for path in [Some(folder.join(tokens::FILE)), file.map(PathBuf::from)].into_iter().flatten() {
+        if !path.exists() {
+            return Err(DatabaseError::NoList { path: path.display().to_string() }.into());
+        }
+    }
+    open(folder, database, peppers).await
 }
 
 impl Opened {

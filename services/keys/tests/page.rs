@@ -2395,7 +2395,10 @@ async fn full_gate_is_a_sentence_with_what_to_do() {
     while gate.issue(&new).is_ok() {}
     let page = browser.make("one more").await.expect(409);
     // It says what to do once.
-    page.shows("records hold keys.</p>").shows("larger gate").hides("revoke some");
+    page.shows("records hold keys.</p>")
+        .shows("larger gate")
+        .shows("longest window")
+        .hides("once its");
 }
 
 #[tokio::test]

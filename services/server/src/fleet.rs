@@ -5,5 +5,4 @@ pub(crate) mod commands;
 mod files;
 mod keys;
 mod metrics;
-mod notify;
 mod store;

@@ -15,6 +15,7 @@
 //! | `serve` | the command: its arguments, its startup message, signals |
 //! | `health` | the command that checks whether a service answers |
 //! | `fleet` | with the feature `fleet`: the commands `agent` and `fleet`, of machines that share limits |
+//! | `notify` | reports to the supervisor, such as systemd |
 //! | `keys` | with the feature `keys`: the options and the start of the list of keys |
 //! | `shell` | how printed commands are written for a shell |
 //! | `service` | what the routes share: the gate, the log, the metrics, the limit of invalid keys |
@@ -36,6 +37,7 @@ mod fleet;
 mod health;
 #[cfg(feature = "keys")]
 mod keys;
+mod notify;
 mod serve;
 mod service;
 mod shell;

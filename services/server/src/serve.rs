@@ -17,6 +17,7 @@ use tokio::runtime::Runtime;
 
 #[cfg(feature = "keys")]
 use crate::keys::ServedList;
+use crate::notify::Supervisor;
 use crate::service::address::TrustedProxy;
 use crate::service::bind::{Listener, Listeners, Sockets, passed_name};
 use crate::service::charges::{Charges, MAX_LIFETIME};
@@ -30,8 +31,8 @@ use crate::shell::{SHELL, Shell};
 use crate::system::{Hangup, StopSignals, hangup};
 use keytally_cli::internal::Failure;
 use keytally_cli::internal::{
-    PepperSource, Status, number_parser, path_parser, plans, pluralized, print_note, times,
-    value_parser, warn_of_never_binding_quotas,
+    PepperSource, Status, number_parser, path_parser, pepper_warnings, peppers_in_use, plans,
+    pluralized, print_note, times, value_parser, warn_of_never_binding_quotas,
 };
 
 /// Run the reference service: an example API behind a gate, and /auth for services behind a proxy
@@ -43,6 +44,9 @@ use keytally_cli::internal::{
 ///
 /// If the gate file is replaced (mv new.gate api.gate), the service opens the new file within a
 /// second. SIGHUP opens it immediately, unless standard input is a terminal.
+///
+/// Under a supervisor with NOTIFY_SOCKET, such as systemd with Type=notify, the service reports
+/// that it accepts requests, that it works (WatchdogSec=), and that it stops.
 ///
 /// GET /api/v1/contacts needs a key and charges 1. GET /api/v1/limits returns the key's quotas and
 /// charges nothing. /auth returns 200, 401, 403 or 429 to proxies, with X-Account-Id, X-Key-Id,
@@ -71,6 +75,9 @@ pub(crate) struct Serve {
     /// Folder with the gate and its pepper
     #[arg(long, value_name = "FOLDER", default_value = "./keytally-data", value_parser = path_parser())]
     data: PathBuf,
+    /// Fail if the folder has no gate, as after a wrong --data [default: create one]
+    #[arg(long)]
+    must_exist: bool,
     /// A plan, NAME=SECTIONS, to add to the gate or to change in it; repeatable [default of a new
     /// gate: default=100/minute, 1000/hour]
     #[arg(long = "plan", value_name = "PLAN", value_parser = value_parser(plans::parse))]
@@ -250,6 +257,7 @@ impl Serve {
             #[cfg(not(feature = "keys"))]
             let keys = None;
             let options = GateOptions {
+                must_exist: self.must_exist,
                 plans: &self.plans,
                 teams: self.teams,
                 scopes: &self.scopes,
@@ -290,6 +298,16 @@ impl Serve {
             let served = served.map_err(|error| data.revoke_first_key(error))?;
             #[cfg(not(feature = "keys"))]
             let served = None;
+            if data.created {
+                print_note(&format!(
+                    "keytally: {} is new: there was no gate, so no existing key is valid; \
+                     --must-exist makes that an error",
+                    data.gate_path.display()
+                ));
+            }
+            for warning in pepper_warnings(&peppers_in_use(&data.gate, now())) {
+                print_note(&format!("keytally: {warning}"));
+            }
             let listeners = Listeners { main: listener, metrics, keys };
             let printed = self.print_startup_message(
                 &data,
@@ -358,7 +376,7 @@ impl Serve {
             #[cfg(feature = "keys")]
             let tasks = service.start_list(self.keys.usage).await?;
             let endpoints = Arc::clone(&service).endpoints(listeners).await?;
-            let has_ended = listen::serve(endpoints, stop).await;
+            let has_ended = listen::serve(endpoints, stop, &Supervisor::of_environment()).await;
             #[cfg(feature = "keys")]
             if let (Some(tasks), Some(served)) = (tasks, service.list()) {
                 tasks.stop().await;

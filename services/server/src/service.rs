@@ -289,7 +289,8 @@ impl Service {
         let too_many = self.guesses.too_many(verdict, client);
         let retry_after_s = too_many.as_ref().unwrap_or(verdict).retry_after_s();
         self.metrics.count_token(verdict);
-        self.log.refusal(Route::Keys.as_str(), verdict, retry_after_s, false);
+        let guessing = client.filter(|_| too_many.is_some());
+        self.log.refusal(Route::Keys.as_str(), verdict, retry_after_s, guessing, false);
         if too_many.is_none() {
             return response;
         }

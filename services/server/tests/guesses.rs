@@ -10,7 +10,7 @@
 mod support;
 
 use support::program::Sandbox;
-use support::server::{Server, await_log};
+use support::server::{Server, await_log, log};
 use support::wire::{Reply, Wire};
 
 const INVALID: &str = r#"{"error": "Invalid API key"}"#;
@@ -59,7 +59,12 @@ fn invalid_keys_beyond_the_limit_get_429() {
         server.metric("keytally_verdicts_total{outcome=\"invalid_key\",reason=\"malformed\"}"),
         5
     );
-    await_log(&sandbox, &["invalid_key reason=malformed retry_after=", "route=limits"]);
+    await_log(
+        &sandbox,
+        &["invalid_key reason=malformed retry_after=", " client=127.0.0.1 ", "route=limits"],
+    );
+    // Within the limit, no address is logged.
+    assert_eq!(log(&sandbox).matches(" client=").count(), 3, "{}", log(&sandbox));
     // A valid key is admitted, and a request without a key does not count.
     assert_eq!(server.contacts(&key).code(), 200);
     assert_eq!(server.request("GET /api/v1/contacts", &[]).code(), 401);

@@ -19,8 +19,8 @@ use std::{fs, thread};
 
 use rustix::process::Signal;
 use serde_json::Value;
-use support::program::{Run, Sandbox};
-use support::server::{Server, await_log};
+use support::program::{Run, Sandbox, names};
+use support::server::{LOG, Server, await_log};
 use support::wire::Wire;
 
 /// The arguments that name the folder of the service.
@@ -808,6 +808,37 @@ fn list_has_an_address_of_its_own() {
 }
 
 #[test]
+fn command_without_a_list_creates_none() {
+    let sandbox = Sandbox::new();
+    drop(Server::start(&sandbox, &["--keys", "off"]));
+    let before = names(&sandbox.path("data"));
+    let commands: [&[&str]; 4] = [
+        &["keys", "backup", "copy.db"],
+        &["keys", "token", "create", "ci"],
+        &["keys", "team", "list"],
+        &["keys", "migrate-to", "sqlite:other.db"],
+    ];
+    for command in commands {
+        run(&sandbox, &[command, &DATA].concat()).expect_failure(&[
+            "there is no list of keys: data/admin.gate does not exist",
+            "--data",
+            "keytally serve",
+        ]);
+    }
+    assert_eq!(names(&sandbox.path("data")), before);
+    // A mistyped database is not begun, either.
+    drop(Server::start(&sandbox, &[]));
+    let before = names(&sandbox.path("data"));
+    let url = format!("sqlite:{}", sandbox.path("data/kesy.db").display());
+    for command in commands {
+        run(&sandbox, &[command, &DATA, &["--database", &url]].concat())
+            .expect_failure(&["there is no list of keys: ", "data/kesy.db does not exist"]);
+    }
+    assert_eq!(names(&sandbox.path("data")), before);
+    assert_eq!(sandbox.names(), ["data", LOG]);
+}
+
+#[test]
 fn database_that_cannot_be_used_is_one_sentence() {
     let sandbox = Sandbox::new();
     drop(Server::start(&sandbox, &[]));
@@ -817,7 +848,6 @@ fn database_that_cannot_be_used_is_one_sentence() {
         ("mysql://x", &["the URL of the database is not valid"][..]),
         ("sqlite::memory:", &["the URL of the database is not valid"]),
         ("sqlite:x.db?mode=ro", &["a database in SQLite has no options", "without ?"]),
-        ("sqlite:no/folder/keys.db", &["cannot create the database no/folder/keys.db"]),
         (&*postgres, &["cannot open the database postgres://u:…@127.0.0.1:1/x"]),
     ] {
         for command in [&["serve"][..], &["keys", "team", "list"]] {
@@ -829,6 +859,11 @@ fn database_that_cannot_be_used_is_one_sentence() {
         }
     }
     assert!(!sandbox.path("x.db").exists());
+    let url = "sqlite:no/folder/keys.db";
+    let served = run(&sandbox, &[&["serve"], &DATA[..], &["--database", url]].concat());
+    assert_eq!(served.status, 3, "{served:?}");
+    let cannot = "cannot create the database no/folder/keys.db";
+    assert!(served.err.lines().last().unwrap_or_default().contains(cannot), "{served:?}");
     let missing = run(&sandbox, &["keys", "team", "list", "--data", "none"]);
     assert_eq!(missing.status, 3);
     let unknown = run(&sandbox, &[&["keys", "member", "list", "9"], &DATA[..]].concat());

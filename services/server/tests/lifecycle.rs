@@ -15,12 +15,13 @@ use core::time::Duration;
 use std::fs;
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::{Shutdown, TcpStream};
+use std::os::unix::net::UnixDatagram;
 use std::thread::{self, sleep};
 
 use rustix::process::Signal;
 use serde_json::json;
 use support::program::Sandbox;
-use support::server::{GATE, Server, await_log, log};
+use support::server::{GATE, LOG, Server, await_log, log};
 use support::wire::{Wire, narrow_connection};
 use support::{CONTACTS_OF_1, timed};
 
@@ -68,6 +69,88 @@ fn requests_before_the_end_of_a_half_get_responses() {
             assert_eq!(text.matches("HTTP/1.1 200 OK").count(), requests);
         }
     }
+}
+
+#[test]
+fn supervisor_gets_the_state_of_the_service() {
+    let sandbox = Sandbox::new();
+    let path = sandbox.path("supervisor").display().to_string();
+    let socket = UnixDatagram::bind(&path).unwrap();
+    socket.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    let received = || {
+        let mut bytes = [0; 200];
+        let len = socket.recv(&mut bytes).unwrap();
+        String::from_utf8(bytes[..len].to_vec()).unwrap()
+    };
+    let variables = [("NOTIFY_SOCKET", &*path), ("WATCHDOG_USEC", "200000")];
+    let server = Server::start_with(&sandbox, &[], &variables);
+    assert_eq!(received(), "READY=1");
+    assert_eq!(server.request("GET /healthz", &[]).code(), 200);
+    for _ in 0..3 {
+        assert_eq!(received(), "WATCHDOG=1");
+    }
+    server.signal(Signal::TERM);
+    let last = (0..1000).map(|_| received()).find(|line| line != "WATCHDOG=1");
+    assert_eq!(last.as_deref(), Some("STOPPING=1"));
+    assert!(server.wait().success());
+    // The watchdog of another process is not fed.
+    let other = [("NOTIFY_SOCKET", &*path), ("WATCHDOG_USEC", "1"), ("WATCHDOG_PID", "1")];
+    let server = Server::start_with(&sandbox, &[], &other);
+    assert_eq!(received(), "READY=1");
+    server.signal(Signal::TERM);
+    assert_eq!(received(), "STOPPING=1");
+    assert!(server.wait().success());
+}
+
+#[test]
+fn gate_that_must_exist_is_not_created() {
+    let sandbox = Sandbox::new();
+    let start = ["serve", "--listen", "127.0.0.1:0", "--data", "data", "--must-exist"];
+    let refused = sandbox.run(&start);
+    assert_eq!(refused.status, 3);
+    refused.expect_failure(&["there is no gate data/api.gate", "--data", "omit --must-exist"]);
+    assert!(!sandbox.path("data").exists());
+    let server = Server::start(&sandbox, &[]);
+    await_log(&sandbox, &["keytally: data/api.gate is new: there was no gate", "--must-exist"]);
+    server.signal(Signal::TERM);
+    assert!(server.wait().success());
+    fs::remove_file(sandbox.path(LOG)).unwrap();
+    let server = Server::start(&sandbox, &["--must-exist"]);
+    server.signal(Signal::TERM);
+    assert!(server.wait().success());
+    assert_eq!(log(&sandbox), "");
+}
+
+#[test]
+fn start_names_a_pepper_that_was_not_given() {
+    let sandbox = Sandbox::new();
+    let (old, new) = ("66".repeat(32), "77".repeat(32));
+    let both = format!("{old},{new}");
+    let start = |pepper: &str| {
+        Server::start_with(&sandbox, &["--keys", "off"], &[("KEYTALLY_PEPPER", pepper)])
+    };
+    drop(start(&old));
+    let issue = |pepper: &str| {
+        let args = ["issue", GATE, "--account", "1", "--json"];
+        let run = sandbox.finish(sandbox.command(&args).env("KEYTALLY_PEPPER", pepper), b"");
+        sandbox.watch_secret(run.json()["key"].as_str().unwrap())
+    };
+    let key = issue(&old);
+    issue(&both);
+    let keys = |server: &Server, number: u8, given: bool| {
+        let labels = format!("{{given=\"{given}\",pepper=\"{number}\"}}");
+        server.metric(&format!("keytally_gate_pepper_keys{labels}"))
+    };
+    let server = start(&both);
+    assert_eq!((keys(&server, 0, true), keys(&server, 1, true)), (2, 1));
+    assert_eq!(keys(&server, 3, false), 0);
+    assert_eq!(server.contacts(&key).code(), 200);
+    drop(server);
+    assert!(!log(&sandbox).contains("was not given"));
+    let server = start(&new);
+    await_log(&sandbox, &["keytally: pepper 0 was not given: 2 keys have", "pepper_missing"]);
+    assert_eq!((keys(&server, 0, false), keys(&server, 1, true)), (2, 1));
+    assert_eq!(server.contacts(&key).code(), 401);
 }
 
 /// Replaces the gate file of the service by a new one. Returns a key of the new gate.

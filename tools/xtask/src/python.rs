@@ -29,10 +29,11 @@ fn folder() -> Result<PathBuf> {
 }
 
 /// Returns the interpreter of the virtual environment `name`, with the packages of a requirements
-/// file and the module.
+/// file, maturin, which builds the module, and the module.
 fn environment(name: &str, requirements: &str, form: Form) -> Result<PathBuf> {
     let needed = fs::read_to_string(requirements)?;
-    let packages: Vec<&str> = needed.lines().filter(|line| !line.starts_with('#')).collect();
+    let lines = needed.lines().filter(|line| !line.starts_with('#'));
+    let packages: Vec<&str> = lines.chain(["maturin"]).collect();
     let python = tools::virtual_environment_of(&folder()?.join(name), &packages)?;
     let wheel = build(&python, &folder()?.join("wheels"), form, &[])?;
     run(tools::pip(&python).args(["--force-reinstall", "--no-deps"]).arg(wheel))?;

@@ -147,8 +147,9 @@ impl From<Error> for Refusal {
             Error::Gate(GateError::Admin { source: AdminError::Full { keys }, .. }) => {
                 let sentence = format!("The gate is full: all {keys} records hold keys.");
                 Self::new(StatusCode::CONFLICT, sentence).with_advice(
-                    "Revoke a key that is not in use, or let an operator of the service move the \
-                     keys to a larger gate.",
+                    "A revoked or expired key keeps its record until its longest window has \
+                     passed. For room at once, let an operator of the service move the keys to a \
+                     larger gate: keytally migrate.",
                 )
             }
             Error::Conflict(_)

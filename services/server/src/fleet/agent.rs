@@ -21,8 +21,8 @@ use tokio::time::interval;
 use super::files::{FleetPath, Table, TableFile};
 use super::keys::{self, KeysOptions, KeysReport};
 use super::metrics::Metrics;
-use super::notify::Supervisor;
 use super::store::{StoreOptions, failure};
+use crate::notify::Supervisor;
 use crate::serve::parse_address;
 use crate::service::bind::{Listener, Sockets};
 use crate::service::listen;
@@ -195,9 +195,10 @@ impl AgentCommand {
             ));
             let leader = Leader { shared: Arc::clone(&shared), config, keys: self.keys };
             let mut leading = tokio::task::spawn_blocking(move || leader.run(table));
-            let supervisor = Supervisor::of_environment();
+            // The endpoint of the metrics reports nothing, since `report` does.
+            let (supervisor, none) = (Supervisor::of_environment(), Supervisor::default());
             let ended = tokio::select! {
-                served = listen::serve(endpoints, stop) => served.map(|_| None),
+                served = listen::serve(endpoints, stop, &none) => served.map(|_| None),
                 ended = &mut leading => Ok(Some(ended)),
                 () = report(&shared, &supervisor) => Ok(None),
             };

@@ -99,7 +99,8 @@ impl Service {
             let client = self.client(route, &request.extensions, headers);
             let too_many = self.guesses.too_many(&verdict, client);
             let retry_after_s = too_many.as_ref().unwrap_or(&verdict).retry_after_s();
-            self.log.refusal(route.as_str(), &verdict, retry_after_s, shadow);
+            let guessing = client.filter(|_| too_many.is_some());
+            self.log.refusal(route.as_str(), &verdict, retry_after_s, guessing, shadow);
             if too_many.is_some() {
                 self.metrics.count_guess(shadow);
             }

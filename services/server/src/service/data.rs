@@ -50,6 +50,8 @@ impl Data {
 /// What the options of a start require of the gate.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct GateOptions<'a> {
+    /// Whether it is an error if there is no gate.
+    pub(crate) must_exist: bool,
     /// Plans to add to the gate or to change in it. If there are none, a new gate has the default
     /// plan.
     pub(crate) plans: &'a [Plan],
@@ -76,6 +78,13 @@ pub(crate) fn open(
     (config.teams, config.described) = (options.teams, options.described);
     if !options.plans.is_empty() {
         config.plans = options.plans.to_vec();
+    }
+    if options.must_exist && !gate_path.exists() {
+        return Err(Failure::new(format!(
+            "--must-exist: there is no gate {}; name the folder of the gate by --data, restore the \
+             gate, or omit --must-exist to create a new one",
+            gate_path.display()
+        )));
     }
     if !gate_path.exists() {
         // Checks the options with a gate of one key, before anything is created.

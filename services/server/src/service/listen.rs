@@ -2,7 +2,7 @@
 //! graceful shutdown.
 
 use alloc::sync::Arc;
-use core::future::Future;
+use core::future::{Future, pending};
 use core::time::Duration;
 use std::io;
 
@@ -18,11 +18,12 @@ use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::watch;
 use tokio::task::{JoinSet, yield_now};
-use tokio::time::{interval, sleep, timeout};
+use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 
 use super::address::{Network, Peer, TrustedProxies};
 use super::bind::{Listener, Stream};
 use super::slots::{AGES, MonitoredStream, ProgressReporter, Slot, Slots, spare};
+use crate::notify::Supervisor;
 use crate::system::{StopSignals, is_out_of_resources, raise_file_limit};
 use keytally_cli::internal::Failure;
 
@@ -77,6 +78,9 @@ pub(crate) fn permitted_connections(connections: usize) -> usize {
     (files.saturating_sub(others) / 9 * 8).clamp(1, connections)
 }
 
+/// The shortest time between two reports to the supervisor.
+const MIN_REPORT_INTERVAL: Duration = Duration::from_millis(10);
+
 /// A listener with its routes and the limits of its connections.
 #[derive(Debug)]
 pub(crate) struct Endpoint {
@@ -89,12 +93,14 @@ pub(crate) struct Endpoint {
     pub(crate) client_timeout: Duration,
 }
 
-/// Serves until a stop signal. Returns whether all requests in progress were finished in time.
+/// Serves until a stop signal, and reports the beginning and the end to the supervisor. Returns
+/// whether all requests in progress were finished in time.
 ///
 /// A second signal ends the wait for them.
 pub(crate) async fn serve(
     endpoints: Vec<Endpoint>,
     mut stop: StopSignals,
+    supervisor: &Supervisor,
 ) -> Result<bool, Failure> {
     let graceful = Arc::new(GracefulShutdown::new());
     let (stopping, _) = watch::channel(());
@@ -102,7 +108,12 @@ pub(crate) async fn serve(
     for endpoint in endpoints {
         running.spawn(endpoint.run(Arc::clone(&graceful), stopping.subscribe()));
     }
-    stop.received().await;
+    supervisor.report("READY=1");
+    tokio::select! {
+        () = stop.received() => {}
+        () = feed_watchdog(supervisor) => {}
+    }
+    supervisor.report("STOPPING=1");
     stopping.send_replace(());
     while let Some(ended) = running.join_next().await {
         ended??;
@@ -118,6 +129,23 @@ pub(crate) async fn serve(
         () = finished => Ok(true),
         () = sleep(SHUTDOWN_TIMEOUT) => Ok(false),
         () = stop.received() => Ok(false),
+    }
+}
+
+/// Reports to the supervisor that the service works, as often as it expects. Never returns.
+///
+/// Each report follows a task that a thread of the connections ran. So if no such thread takes a
+/// task any longer, the reports end.
+async fn feed_watchdog(supervisor: &Supervisor) {
+    let Some(time) = supervisor.watchdog() else { return pending().await };
+    // A quarter of the time, so that a report that is late is not too late.
+    let mut turns = interval((time / 4).max(MIN_REPORT_INTERVAL));
+    turns.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        turns.tick().await;
+        if tokio::spawn(async {}).await.is_ok() {
+            supervisor.report("WATCHDOG=1");
+        }
     }
 }
 

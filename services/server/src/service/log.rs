@@ -5,6 +5,7 @@
 //! A separate thread writes the lines, at most [`LINES_PER_SECOND`]. Requests never wait for it:
 //! lines beyond this rate, and lines for which its queue has no room, are counted and dropped.
 
+use core::net::IpAddr;
 use core::time::Duration;
 use std::io::{self, Write};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
@@ -92,6 +93,8 @@ struct Refusal {
     /// The key id and the account, if the verdict has a holder.
     holder: Option<(KeyId, u32)>,
     retry_after_s: Option<u32>,
+    /// The client, if it is over the limit of invalid keys.
+    guessing: Option<IpAddr>,
     /// Whether the service runs in shadow mode, which admits requests that it would refuse.
     shadow: bool,
 }
@@ -122,11 +125,13 @@ impl Log {
     }
 
     /// Logs a request that was refused, or that would have been refused without shadow mode.
+    /// `guessing` is the address of a client that is over the limit of invalid keys.
     pub(crate) fn refusal(
         &self,
         route: &'static str,
         verdict: &Verdict,
         retry_after_s: Option<u32>,
+        guessing: Option<IpAddr>,
         shadow: bool,
     ) {
         let line = Refusal {
@@ -136,6 +141,7 @@ impl Log {
             reason: verdict.reason(),
             holder: verdict.holder().map(|holder| (holder.key_id, holder.account)),
             retry_after_s,
+            guessing,
             shadow,
         };
         enqueue(self.queue.as_ref(), Entry::Refusal(line), &self.dropped);
@@ -200,6 +206,9 @@ impl Refusal {
         }
         if let Some(seconds) = self.retry_after_s {
             text += &format!(" retry_after={seconds}");
+        }
+        if let Some(client) = self.guessing {
+            text += &format!(" client={client}");
         }
         text + &format!(" route={}", self.route)
     }
@@ -312,6 +321,7 @@ mod tests {
             reason: Some(Reason::Duplicate),
             holder: None,
             retry_after_s: None,
+            guessing: None,
             shadow: false,
         };
         assert_eq!(line.text(), "1970-01-01T00:00:00Z invalid_key reason=duplicate route=auth");
@@ -323,6 +333,11 @@ mod tests {
             shadow: true,
             ..line
         };
+        let guessed = Refusal { guessing: Some([192, 0, 2, 1].into()), ..line };
+        assert_eq!(
+            guessed.text(),
+            "1970-01-01T00:00:00Z invalid_key reason=duplicate client=192.0.2.1 route=auth"
+        );
         assert_eq!(
             denied.text(),
             "1970-01-01T00:00:00Z shadow denied key=00000000001 account=42 retry_after=7 route=auth"

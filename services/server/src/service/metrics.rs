@@ -35,6 +35,8 @@ pub(crate) struct Metrics {
     named_keys: usize,
     top_denied: IntCounterVec,
     used_keys: IntGaugeVec,
+    /// Keys by the pepper that they need.
+    pepper_keys: IntGaugeVec,
     table_entries: IntGaugeVec,
     table_capacity: IntGaugeVec,
     refusals: IntCounterVec,
@@ -169,6 +171,10 @@ impl Metrics {
             "keytally_gate_keys_used",
             "Active keys that used at least this share of a quota, by plan.",
         );
+        let pepper_keys = Opts::new(
+            "keytally_gate_pepper_keys",
+            "Keys with a valid secret under a pepper, by its number and whether it was given.",
+        );
         let table_entries =
             Opts::new("keytally_table_entries", "Entries of a table that are in use.");
         let table_capacity =
@@ -203,6 +209,7 @@ impl Metrics {
             named_keys,
             top_denied: IntCounterVec::new(top_denied, &["key_id"])?,
             used_keys: IntGaugeVec::new(used_keys, &["plan", "share"])?,
+            pepper_keys: IntGaugeVec::new(pepper_keys, &["pepper", "given"])?,
             table_entries: IntGaugeVec::new(table_entries, &["table"])?,
             table_capacity: IntGaugeVec::new(table_capacity, &["table"])?,
             refusals: IntCounterVec::new(refusals, &["table"])?,
@@ -278,6 +285,7 @@ impl Metrics {
         registry.register(Box::new(metrics.dropped_lines.clone()))?;
         registry.register(Box::new(metrics.top_denied.clone()))?;
         registry.register(Box::new(metrics.used_keys.clone()))?;
+        registry.register(Box::new(metrics.pepper_keys.clone()))?;
         registry.register(Box::new(metrics.table_entries.clone()))?;
         registry.register(Box::new(metrics.table_capacity.clone()))?;
         registry.register(Box::new(metrics.refusals.clone()))?;
@@ -371,6 +379,17 @@ impl Metrics {
         self.dropped_lines.clone()
     }
 
+    /// Sets how many keys need each pepper.
+    fn count_peppers(&self, gate: &Gate, now: Timestamp) {
+        self.pepper_keys.reset();
+        let table = gate.table();
+        for (number, keys) in table.keys_per_pepper(now).into_iter().enumerate() {
+            let given = if table.has_pepper(number) { "true" } else { "false" };
+            let labels = [&*number.to_string(), given];
+            self.pepper_keys.with_label_values(&labels).set(keys.into());
+        }
+    }
+
     /// Counts the keys of the gate, and those of each plan by the share of a quota that they used.
     fn count_keys(&self, gate: &Gate, now: Timestamp) -> u64 {
         self.used_keys.reset();
@@ -421,6 +440,7 @@ impl Metrics {
             self.counted_at_s.set(now_s);
             self.create_crossed(gate);
             let keys = self.count_keys(gate, now);
+            self.count_peppers(gate, now);
             self.keys.set(to_gauge(keys));
             let capacity = gate.table().capacity().into();
             let gate = TableUse { name: "gate", entries: keys, capacity, refusals: None };

@@ -33,7 +33,7 @@ pub const GATE: &str = "data/api.gate";
 const PEPPER: &str = "data/pepper";
 
 /// The file to which its standard error goes.
-const LOG: &str = "log.txt";
+pub const LOG: &str = "log.txt";
 
 /// Returns the names of the files in the data folder, without those of the list of keys.
 pub fn names_without_list(sandbox: &Sandbox) -> Vec<String> {

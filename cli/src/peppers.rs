@@ -1,0 +1,40 @@
+//! Which peppers the keys of a gate need, and which of these were not given.
+
+use keytally::{Gate, Timestamp};
+use serde::Serialize;
+
+use crate::output::pluralized;
+
+/// A pepper that keys need.
+#[derive(Debug, Serialize)]
+pub struct PepperUse {
+    /// The number of the pepper in the gate.
+    pub number: usize,
+    /// The number of keys with a valid secret under the pepper. A key in the grace of a rotation
+    /// may count for two peppers.
+    pub keys: u32,
+    /// Whether this process was given the pepper.
+    pub given: bool,
+}
+
+/// Returns the peppers that keys need. Reads the whole gate.
+pub fn in_use(gate: &Gate, now: Timestamp) -> Vec<PepperUse> {
+    let table = gate.table();
+    let counts = table.keys_per_pepper(now).into_iter().enumerate();
+    counts
+        .filter(|&(_, keys)| keys > 0)
+        .map(|(number, keys)| PepperUse { number, keys, given: table.has_pepper(number) })
+        .collect()
+}
+
+/// Returns a sentence for each of these peppers that was not given.
+pub fn warnings(peppers: &[PepperUse]) -> impl Iterator<Item = String> {
+    peppers.iter().filter(|pepper| !pepper.given).map(|PepperUse { number, keys, .. }| {
+        let have = if *keys == 1 { "has" } else { "have" };
+        format!(
+            "pepper {number} was not given: {} {have} a valid secret under it, which is refused \
+             with the reason pepper_missing; give all peppers, newest last",
+            pluralized(keys, "key")
+        )
+    })
+}
