@@ -13,7 +13,8 @@ use crate::tools::{self, Tool, tool};
 use crate::{deb, debian_rust, install, ports};
 
 /// The tools for all packages.
-pub(crate) const NEEDS: &[&[Tool]] = &[TOOLS, tools::PYTHON, tools::NGINX, &[debian_rust::CARGO]];
+pub(crate) const NEEDS: &[&[Tool]] =
+    &[TOOLS, tools::PYTHON, tools::NGINX, tools::CURL, &[debian_rust::CARGO]];
 
 const TOOLS: &[Tool] = &[
     tool("dpkg-buildpackage", "command -v dpkg-buildpackage", "dpkg-dev"),
