@@ -343,7 +343,7 @@ impl Leader {
 
     /// Leads with a table, after the agent that leads now. Returns the gate that has replaced it,
     /// or none if the agent must end.
-    fn lead(&self, table: &Table, is_first: bool) -> Result<Option<Table>, Failure> {
+    fn lead(&self, table: &Table, mut is_first: bool) -> Result<Option<Table>, Failure> {
         let watched = Watched { shared: &self.shared, table, examined: Mutex::default() };
         let file = loop {
             let file = match FleetFile::replace(&self.shared.file, table.fleet()) {
@@ -364,6 +364,8 @@ impl Leader {
                 }
                 file => file?,
             };
+            // From here on, a file of another gate is one whose gate has replaced this one.
+            is_first = false;
             let is_at_path = || file.is_at_path().unwrap_or(false);
             while !file.try_lock()? {
                 self.note(Role::StandingBy);
