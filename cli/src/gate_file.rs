@@ -77,7 +77,9 @@ impl GateFileToChange {
 #[derive(Args)]
 pub(crate) struct FleetWait {
     /// Fleet file of this machine, for a gate that shares its limits with other machines: wait
-    /// until the agents of all machines have the change, and print how many have it
+    /// until the agents of all machines have confirmed the change, and print how many have. A
+    /// machine counts until it refuses all keys, also if its agent is stopped. The confirmations
+    /// are in the store: who can write to it can forge them
     #[arg(long = "fleet", value_name = "FILE", value_parser = arguments::path_parser())]
     fleet_file: Option<PathBuf>,
     /// The longest time to wait for the other machines
@@ -99,10 +101,9 @@ impl FleetWait {
             return Ok(Status::Success);
         };
         let time = humantime::format_duration(self.fleet_wait);
-        let confirmed =
-            FleetFile::open(path, gate).and_then(|file| file.wait_for_keys(self.fleet_wait));
         let made = |error| Failure::with_context("the change was made on this machine", error);
-        match confirmed.map_err(made)? {
+        let file = FleetFile::open(path, gate).map_err(made)?;
+        match file.wait_for_keys(self.fleet_wait).map_err(made)? {
             None => {
                 let path = path.display();
                 print_note(&format!(
@@ -112,16 +113,23 @@ impl FleetWait {
             }
             Some(found) => {
                 let agents = pluralized(found.agents, "agent");
-                let confirmed = found.confirmed;
-                let is_complete = found.is_complete();
-                print_note(&match is_complete {
-                    true => format!("{confirmed} of {agents} of the fleet have confirmed it"),
-                    false => format!(
-                        "{confirmed} of {agents} of the fleet have confirmed it within {time}; \
-                         keytally fleet status on the others may say why"
-                    ),
-                });
-                Ok(if is_complete { Status::Success } else { Status::Flawed })
+                let have = if found.agents == 1 { "has" } else { "have" };
+                let all =
+                    format!("{} of {agents} of the fleet {have} confirmed it", found.confirmed);
+                if found.is_complete() {
+                    print_note(&all);
+                    return Ok(Status::Success);
+                }
+                print_note(&format!("{all} within {time}"));
+                let mut more = found.agents.saturating_sub(found.confirmed);
+                for machine in file.lacking_keys() {
+                    print_note(&format!("not confirmed: {machine}"));
+                    more = more.saturating_sub(1);
+                }
+                if more > 0 {
+                    print_note(&format!("and {}", pluralized(more, "further machine")));
+                }
+                Ok(Status::Flawed)
             }
         }
     }

@@ -5,6 +5,7 @@
 //! credits and talk to no store.
 
 use alloc::sync::Arc;
+use core::iter;
 use core::time::Duration;
 use std::path::Path;
 use std::thread;
@@ -17,7 +18,9 @@ use keytally_core::{
 };
 use keytally_fleet_plan::credit::CreditLayout;
 use keytally_fleet_plan::holding::is_held;
-use keytally_fleet_plan::layout::{FileLayout, KeysMode, KeysState, PageWord, WantedBits};
+use keytally_fleet_plan::layout::{
+    FileLayout, KeysMode, KeysState, PAGE_TEXT_WORDS, PAGE_TEXTS, PageWord, WantedBits,
+};
 use keytally_fleet_plan::words::TallyWords;
 
 use crate::address_limiter::AddressLimiter;
@@ -137,7 +140,7 @@ impl Gate {
 /// Returns the pauses of a wait: 1 ms, doubled each time.
 fn pauses(wait: Duration) -> impl Iterator<Item = Duration> + use<> {
     let (mut left, mut next) = (wait, FIRST_PAUSE);
-    core::iter::from_fn(move || {
+    iter::from_fn(move || {
         let pause = next.min(left);
         left -= pause;
         next = next.saturating_mul(2);
@@ -524,6 +527,33 @@ impl<'t> FleetFile<'t> {
         self.map.page(word)
     }
 
+    /// Returns the texts that begin at a word of the page, at most [`PAGE_TEXTS`].
+    pub fn page_texts(&self, first: PageWord) -> Vec<String, PAGE_TEXTS> {
+        let texts = self.map.page_texts(first).chunks_exact(PAGE_TEXT_WORDS);
+        let read = |words: &[AtomicU64]| {
+            let bytes = words.iter().flat_map(|word| word.load(Ordering::Acquire).to_le_bytes());
+            let bytes = bytes.take_while(|byte| *byte != 0).collect::<alloc::vec::Vec<_>>();
+            // The agent may be writing it.
+            let text = String::from_utf8_lossy(&bytes);
+            text.chars().filter(|character| !character.is_control()).collect::<String>()
+        };
+        texts.map(read).take_while(|text| !text.is_empty()).collect()
+    }
+
+    /// Writes the texts that begin at a word of the page: the first [`PAGE_TEXTS`] ones, each up to
+    /// [`MAX_PAGE_TEXT_LEN`](keytally_fleet_plan::layout::MAX_PAGE_TEXT_LEN) bytes.
+    pub fn set_page_texts(&self, first: PageWord, texts: &[String]) {
+        let texts = texts.iter().map(String::as_str).chain(iter::repeat(""));
+        let words = self.map.page_texts(first).chunks_exact(PAGE_TEXT_WORDS);
+        for (words, text) in words.zip(texts) {
+            let mut bytes = text.bytes().chain(iter::repeat(0));
+            for word in words {
+                let value = core::array::from_fn(|_| bytes.next().unwrap_or(0));
+                word.store(u64::from_le_bytes(value), Ordering::Release);
+            }
+        }
+    }
+
     /// Returns the number of tallies of the file.
     pub fn tallies(&self) -> u32 {
         self.map.tallies()
@@ -611,8 +641,10 @@ impl<'t> FleetFile<'t> {
     /// in this gate before, at most this long. Returns `None` if the machine's agent has not
     /// answered.
     ///
-    /// A machine that is cut off from the store is not counted: it has the changes when it is
-    /// connected again, or refuses all keys when they may be out of date.
+    /// A machine whose agent is stopped or cut off from the store has not confirmed them. It counts
+    /// until it refuses all keys, as they may be out of date. [`lacking_keys`](Self::lacking_keys)
+    /// names the machines. A confirmation is what the store says: a program that may write to the
+    /// store can also forge one.
     ///
     /// # Errors
     /// [`Error::Fleet`] with [`FleetError::NotCarried`] if the agent carries no keys.
@@ -636,6 +668,13 @@ impl<'t> FleetFile<'t> {
             }
             thread::sleep(KEYS_PAUSE.min(left));
         }
+    }
+
+    /// Returns some of the machines that had not confirmed the changes of keys when
+    /// [`wait_for_keys`](Self::wait_for_keys) returned: at most four texts that say where each is,
+    /// and why.
+    pub fn lacking_keys(&self) -> impl Iterator<Item = String> {
+        self.page_texts(PageWord::KeysLacking).into_iter()
     }
 
     /// Sleeps until a request rings, at most this long. Returns at once if a tally wants credits.
@@ -663,7 +702,7 @@ const KEYS_PAUSE: Duration = Duration::from_millis(2);
 pub struct KeysConfirmed {
     /// The agents that have confirmed the changes.
     pub confirmed: u32,
-    /// The agents that are connected to the store, that of this machine among them.
+    /// The agents whose machines may still admit keys, that of this machine among them.
     pub agents: u32,
 }
 

@@ -12,8 +12,8 @@ use std::path::Path;
 use keytally_core::sync::{AtomicU64, Ordering};
 use keytally_core::{CACHE_LINE_LEN, CacheLine};
 use keytally_fleet_plan::layout::{
-    CLAIM_WORD, FileLayout, Identity, MAGIC, OWNER_WORD, PageError, PageState, PageWord,
-    UNRESERVED_WORD, WantedBits,
+    CLAIM_WORD, FileLayout, Identity, MAGIC, OWNER_WORD, PAGE_TEXT_WORDS, PAGE_TEXTS, PageError,
+    PageState, PageWord, UNRESERVED_WORD, WantedBits,
 };
 use keytally_fleet_plan::words::TallyWords;
 
@@ -139,6 +139,12 @@ impl FleetMap {
     #[inline]
     pub(crate) fn page(&self, word: PageWord) -> &AtomicU64 {
         &self.mapping.words()[word as usize]
+    }
+
+    /// Returns the words of the texts that begin at a word of the page.
+    pub(crate) fn page_texts(&self, first: PageWord) -> &[AtomicU64] {
+        let begin = first as usize;
+        &self.mapping.words()[begin..begin + PAGE_TEXTS * PAGE_TEXT_WORDS]
     }
 
     /// Returns what the agent says of the store.

@@ -110,6 +110,7 @@ impl<'m, M: Machine + Sync> Agent<'m, M> {
             name.store(random()?, Ordering::Release);
         }
         self.name.store(name.load(Ordering::Acquire), Ordering::Release);
+        self.machine.page(PageWord::Fleet).store(self.config.number(), Ordering::Release);
         let subscriber = Subscriber {
             config: &self.config,
             name: &self.name,

@@ -3,6 +3,7 @@
 use core::fmt::Write as _;
 use std::path::PathBuf;
 
+use keytally_fleet_plan::fleet_key::digest;
 use keytally_fleet_plan::on_loss::OnLoss;
 
 use crate::address::StoreUrl;
@@ -62,6 +63,9 @@ pub struct FleetConfig {
     pub confirm: u32,
     /// The lease requests per second that the agent sends at most.
     pub requests_per_s: u32,
+    /// The name by which the operator knows this machine, such as its host name. Other machines
+    /// show it, with the path of the gate, when the machine lacks a change of a key.
+    pub host: String,
 }
 
 impl FleetConfig {
@@ -74,6 +78,7 @@ impl FleetConfig {
             machines: 1,
             confirm: 0,
             requests_per_s: REQUESTS_PER_S,
+            host: String::new(),
         }
     }
 
@@ -96,6 +101,11 @@ impl FleetConfig {
             return Err(FleetError::refused("0 lease requests per second: allow at least 1"));
         }
         Ok(())
+    }
+
+    /// Returns a hash of the name, which agents write to their fleet files; not 0.
+    pub fn number(&self) -> u64 {
+        digest(self.name.as_bytes()).max(1)
     }
 
     /// Explains what the choice on loss of the store admits at most, for a limit of this many

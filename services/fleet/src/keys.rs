@@ -26,8 +26,10 @@ use keytally_fleet_plan::layout::{KeysMode, KeysState, PageWord};
 use keytally_fleet_plan::seal::{MAX_SEALED_TEXT_LEN, Seal};
 
 use self::memory::Memory;
-pub use self::store::{CONNECTED_MS, KEY_SCRIPTS, MAX_KEYS_AT_ONCE};
-use self::store::{Change, GATE_FIELD, KeyStore, MAX_REFUSED, Page, Progress, Stored};
+pub use self::store::{CONNECTED_MS, KEY_SCRIPTS, MAX_KEYS_AT_ONCE, MAX_LOCATION_LEN};
+use self::store::{
+    Change, GATE_FIELD, KeyStore, MAX_REFUSED, Page, Peer, Progress, Report, Stored, location,
+};
 use crate::clock::Steady;
 use crate::config::FleetConfig;
 use crate::connection::PAUSES;
@@ -49,6 +51,9 @@ pub const MAX_ENDED_DAYS: u64 = 90;
 
 /// For how long a command that waits for other machines gets new answers.
 pub const MAX_KEYS_WAIT: Duration = Duration::from_secs(60);
+
+/// How many keys of a gate are compared with those of the store at most, until one is in both.
+pub const MAX_KEYS_COMPARED: usize = 1024;
 
 /// A search for changed records takes at most this part of the time.
 const SCAN_SHARE: u32 = 10;
@@ -209,6 +214,10 @@ struct Turns<'a> {
     carrier: &'a KeyCarrier<'a>,
     seal: Seal<'a>,
     description: Description,
+    location: String,
+    /// A hash of the names and limits of the plans, and when it was read.
+    limits: u64,
+    limits_at: Duration,
     memory: Memory,
     steady: Steady,
     store: Option<KeyStore>,
@@ -251,6 +260,9 @@ impl<'a> Turns<'a> {
             carrier,
             seal: Seal::new(&carrier.config.name, &carrier.peppers),
             description: Description::of(gate),
+            location: location(&carrier.config.host, Path::new(path)),
+            limits: limits_of(gate),
+            limits_at: steady.elapsed(),
             memory: Memory::open(Path::new(path), gate.table().id(), capacity)?,
             steady,
             store: None,
@@ -393,15 +405,24 @@ impl<'a> Turns<'a> {
         self.store.as_mut().ok_or_else(|| FleetError::lost("the store is not connected"))
     }
 
-    /// Finds the records of the gate that were changed.
+    /// Finds the records of the gate that were changed. The gate may then have room for keys that
+    /// it has refused, or a plan that it lacked.
     fn scan(&mut self) {
         let table = self.carrier.gate.table();
         let word = table.change_word();
         let begun = self.steady.elapsed();
+        if begun.saturating_sub(self.limits_at) >= KEYS_POLL {
+            self.limits_at = begun;
+            let limits = limits_of(self.carrier.gate);
+            if core::mem::replace(&mut self.limits, limits) != limits {
+                self.dirty.extend(self.refused.keys());
+            }
+        }
         if self.change_word == Some(word) || begun < self.scan_at {
             return;
         }
         self.change_word = Some(word);
+        self.dirty.extend(self.refused.keys());
         for ((key_id, word), seen) in table.record_words().zip(&mut self.words) {
             if core::mem::replace(seen, word) != word {
                 self.dirty.extend(key_id);
@@ -440,7 +461,9 @@ impl<'a> Turns<'a> {
             && let Some(full) = self.full.take()
         {
             self.find_missing(&full.found);
-            self.store()?.forget_agents(page.now_ms)?;
+            let (name, location) = (self.name(), self.location.clone());
+            self.store()?.forget_agents(page.now_ms, &name, &location)?;
+            self.compare_limits()?;
             let end = self.steady.elapsed();
             let pause = FULL_READ_SHARE * end.saturating_sub(full.begun);
             self.full_at = end + KEYS_FULL_READ.max(pause);
@@ -452,17 +475,44 @@ impl<'a> Turns<'a> {
     /// Reads some records after a position. Returns `None` if the store has lost writes, so that
     /// all records must be read.
     fn read(&mut self, after: u64) -> Result<Option<Page>, Trouble> {
-        let name = self.carrier.page(PageWord::Name).load(Ordering::Acquire);
-        let progress = self.progress.clone();
-        let page = self.store()?.read(&name_in_store(name), &progress, after)?;
+        let (name, report) = (self.name(), self.report());
+        let page = self.store()?.read(&name, &report, after)?;
         self.now_ms = page.now_ms;
-        self.verify_gate(&page.gate)?;
-        if self.after.is_some_and(|last| page.head < last) {
+        let has_lost = self.after.is_some_and(|last| page.head < last);
+        if has_lost {
             self.begin_full_read(true);
+        }
+        if !self.verify_gate(&page.gate)? || has_lost {
             return Ok(None);
         }
         self.head = self.head.max(page.head);
         Ok(Some(page))
+    }
+
+    /// Returns the machine's name in the store.
+    fn name(&self) -> String {
+        name_in_store(self.carrier.page(PageWord::Name).load(Ordering::Acquire))
+    }
+
+    /// Returns what this machine reports to the others.
+    fn report(&self) -> Report {
+        let stale_after = self.carrier.stale_after.map_or(0, |time| time.as_millis());
+        Report {
+            location: self.location.clone(),
+            stale_ms: u64::try_from(stale_after).unwrap_or(u64::MAX),
+            limits: self.limits,
+            progress: self.progress.clone(),
+        }
+    }
+
+    /// Writes to the page which machines have plans with other limits than this one.
+    fn compare_limits(&mut self) -> Result<(), FleetError> {
+        let (now_ms, limits) = (self.now_ms, self.limits);
+        let mut peers = self.store()?.peers(now_ms)?;
+        peers.retain(|peer| peer.is_connected() && peer.report.limits != limits);
+        let others: Vec<_> = peers.into_iter().map(|peer| peer.report.location).collect();
+        self.carrier.file.set_page_texts(PageWord::OtherLimits, &others);
+        Ok(())
     }
 
     /// Notes that the gate has all that the store had.
@@ -616,10 +666,10 @@ impl<'a> Turns<'a> {
         Ok(())
     }
 
-    /// Refuses a fleet whose gates are unlike this one, and describes the gate if none has yet.
-    fn verify_gate(&mut self, sealed: &[u8]) -> Result<(), FleetError> {
+    /// Refuses a fleet whose gates are unlike this one, or that has the keys of another gate.
+    /// Describes the gate if none has yet. Returns whether the fleet has this description.
+    fn verify_gate(&mut self, sealed: &[u8]) -> Result<bool, FleetError> {
         let fleet = &self.carrier.config.name;
-        let description = &self.description;
         let text = match self.seal.open_text(GATE_FIELD, sealed) {
             None if !sealed.is_empty() => {
                 return Err(FleetError::refused(format!(
@@ -628,23 +678,65 @@ impl<'a> Turns<'a> {
                      the store"
                 )));
             }
-            text => text.unwrap_or_default(),
+            text => text.map(str::to_owned),
         };
-        if !text.is_empty() {
-            description.verify(text, fleet)?;
-        }
-        let own = match text {
-            "" => description.to_string(),
-            text => text.to_owned(),
+        let gate = self.carrier.gate.table();
+        let owns_keys = || gate.record_words().any(|(key_id, _)| key_id.is_some());
+        let own = match &text {
+            None => {
+                let remembered = Some(self.memory.fleet()).filter(|number| *number > 0);
+                let number = remembered.unwrap_or_else(|| gate.id());
+                let line = Line { number, has_keys: owns_keys() };
+                format!("{line} {}", self.description)
+            }
+            Some(text) => {
+                let (line, rest) = self.description.verify(text, fleet)?;
+                if line.has_keys {
+                    self.verify_number(line.number)?;
+                }
+                self.memory.set_fleet(line.number)?;
+                let has_keys = line.has_keys || owns_keys();
+                format!("{} {rest}", Line { has_keys, ..line })
+            }
         };
-        let Some(after) = self.seal.seal_text(GATE_FIELD, &own) else { return Ok(()) };
+        let Some(after) = self.seal.seal_text(GATE_FIELD, &own) else { return Ok(true) };
         // More peppers are newer ones.
         let is_better = after.len() >= sealed.len() && *after != *sealed && self.full.is_some();
         if sealed.is_empty() || is_better {
             let field = GATE_FIELD.to_owned();
             self.write(&[Change { field, before: sealed.to_vec(), after: after.to_vec() }])?;
         }
-        Ok(())
+        Ok(text.is_some())
+    }
+
+    /// Refuses a fleet with this number if it has the keys of another gate. A gate belongs to it
+    /// if it, or the gate that it has replaced, was in it before; if it is a copy of the first
+    /// gate; if it has no keys yet; or if it has one of the keys in the store.
+    fn verify_number(&mut self, number: u64) -> Result<(), FleetError> {
+        let gate = self.carrier.gate.table();
+        if self.memory.fleet() == number || gate.id() == number {
+            return Ok(());
+        }
+        let key_ids = gate.record_words().filter_map(|(key_id, _)| key_id);
+        let key_ids: Vec<_> = key_ids.take(MAX_KEYS_COMPARED).collect();
+        if key_ids.is_empty() {
+            return Ok(());
+        }
+        for key_ids in key_ids.chunks(MAX_KEYS_AT_ONCE) {
+            let stored = self.store()?.find(key_ids)?;
+            let is_its = |stored: &Stored| {
+                self.seal.open(&stored.key_id.to_string(), &stored.bytes).is_some()
+            };
+            if stored.iter().any(is_its) {
+                return Ok(());
+            }
+        }
+        let fleet = &self.carrier.config.name;
+        Err(FleetError::refused(format!(
+            "the fleet {fleet} has the keys of another gate, and none of those of this gate: name \
+             another fleet, replace this gate by a copy of one of the fleet, or do not carry its \
+             keys: --no-keys"
+        )))
     }
 
     /// Takes a command that waits until the other machines have its change. The change was made
@@ -677,11 +769,13 @@ impl<'a> Turns<'a> {
         requested.next = elapsed + (waited / 20).max(KEYS_TURN);
         let Requested { number, from, .. } = *requested;
         let now_ms = self.now_ms;
-        let agents = self.store()?.agents(now_ms)?;
-        let confirmed = agents.values().filter(|progress| progress.has(from, to)).count();
-        let [confirmed, all] =
-            [confirmed, agents.len()].map(|count| u64::try_from(count).unwrap_or(0));
+        let peers = self.store()?.peers(now_ms)?;
+        let has = |peer: &Peer| peer.is_connected() && peer.report.progress.has(from, to);
+        let lacking: Vec<_> = peers.iter().filter(|peer| !has(peer)).map(lacks).collect();
+        let [confirmed, all] = [peers.len() - lacking.len(), peers.len()]
+            .map(|count| u64::try_from(count).unwrap_or(0));
         let page = |word| self.carrier.page(word);
+        self.carrier.file.set_page_texts(PageWord::KeysLacking, &lacking);
         page(PageWord::KeysConfirmed).store(all << 32 | confirmed, Ordering::Release);
         page(PageWord::KeysAnswered).store(number, Ordering::Release);
         self.answered = number;
@@ -692,8 +786,35 @@ impl<'a> Turns<'a> {
     }
 }
 
+/// Returns which machine has not confirmed a change, and why.
+fn lacks(peer: &Peer) -> String {
+    let location = &peer.report.location;
+    if peer.is_connected() {
+        format!("{location} (behind, or it refuses the key)")
+    } else {
+        format!("{location} (no report for {} s)", peer.age_ms / 1000)
+    }
+}
+
+/// Returns a hash of the names and limits of a gate's plans.
+fn limits_of(gate: &Gate) -> u64 {
+    let mut text = String::new();
+    for (_, plan) in gate.table().plans() {
+        let _ = write!(text, "{}=", plan.name.as_str());
+        for section in plan.sections.iter() {
+            let _ = write!(text, "{}", section.section().name());
+            for quota in section.quotas() {
+                let _ = write!(text, " {}/{}", quota.limit, quota.window);
+            }
+        }
+        text.push(';');
+    }
+    digest(text.as_bytes())
+}
+
 /// Writes to a machine's page that its agent does not carry keys.
 pub fn set_not_carried(file: &FleetFile<'_>, mode: KeysMode) {
+    file.set_page_texts(PageWord::OtherLimits, &[]);
     file.page(PageWord::Keys).store(KeysState { mode, refused: 0 }.bits(), Ordering::Release);
     file.page(PageWord::KeysClose).store(0, Ordering::Release);
 }
@@ -806,6 +927,29 @@ fn apply(
     }
 }
 
+/// Which gates are in a fleet: copies of one, those that replaced one, and those that had no keys
+/// when they came.
+#[derive(Clone, Copy, Debug)]
+struct Line {
+    /// The number of the first gate.
+    number: u64,
+    /// Whether a gate of the fleet has had keys. Before, any gate may bring its own.
+    has_keys: bool,
+}
+
+impl Line {
+    fn parse(text: &str) -> Self {
+        let (number, has_keys) = text.split_once(':').unwrap_or_default();
+        Self { number: u64::from_str_radix(number, 16).unwrap_or(0), has_keys: has_keys != "0" }
+    }
+}
+
+impl core::fmt::Display for Line {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        write!(f, "{:016x}:{}", self.number, u8::from(self.has_keys))
+    }
+}
+
 /// What gates must have in common to carry keys from one to another.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Description {
@@ -824,21 +968,22 @@ impl Description {
                 let _ = write!(shape, " {window}");
             }
         }
-        if shape.len() > MAX_SEALED_TEXT_LEN - 16 {
+        if shape.len() > MAX_SEALED_TEXT_LEN - 40 {
             shape = format!("sections with the number {:016x}", digest(shape.as_bytes()));
         }
         Self { records: table.capacity(), shape }
     }
 
-    /// Refuses a description with another shape, or with a number of records of which none is a
-    /// multiple of the other.
-    fn verify(&self, theirs: &str, fleet: &str) -> Result<(), FleetError> {
+    /// Returns the line that a text begins with, and the description. Refuses one with another
+    /// shape, or with a number of records of which none is a multiple of the other.
+    fn verify<'t>(&self, text: &'t str, fleet: &str) -> Result<(Line, &'t str), FleetError> {
+        let (line, theirs) = text.split_once(' ').unwrap_or_default();
         let (records, shape) = theirs.split_once(" records, ").unwrap_or_default();
         let records = records.parse().unwrap_or(0);
         let is_multiple = |one: u32, other: u32| other > 0 && one.is_multiple_of(other);
         let fits = is_multiple(self.records, records) || is_multiple(records, self.records);
         if shape == self.shape && fits {
-            return Ok(());
+            return Ok((Line::parse(line), theirs));
         }
         Err(FleetError::refused(format!(
             "the gates of the fleet {fleet} have {theirs}, and this gate has {self}: create it \

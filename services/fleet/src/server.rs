@@ -73,7 +73,8 @@ impl Server {
         if policy != "noeviction" && !allows_eviction {
             return Err(FleetError::refused(format!(
                 "the store evicts keys (its maxmemory-policy is {policy}), so it can forget what \
-                 machines hold: set `maxmemory-policy noeviction`, or allow eviction"
+                 machines hold: set `maxmemory-policy noeviction`, or allow it: \
+                 --allow-eviction"
             )));
         }
         if self.role != "master" {

@@ -77,6 +77,11 @@ fn explanation_has_the_bound_of_each_limit() {
     };
     let share = explain("share");
     assert!(share.contains("10 machines together"), "{share}");
+    let more = ["--on-loss", "closed", "--stale-after", "never", "--explain"];
+    let fixed = ["agent", "one/api.gate", "--fleet", "prod", "--store", "redis://store"];
+    let alone = sandbox.run(&[&fixed[..], &more].concat()).expect_status(0);
+    assert!(alone.contains("The most that one machine admits in a window"), "{alone}");
+    assert!(alone.contains("\n--stale-after never: it accepts keys that were revoked"), "{alone}");
     assert_eq!(
         rows(&share),
         [["key", "minute", "100", "10", "110", "200"], ["team", "day", "7", "0", "7", "7"]]
@@ -93,6 +98,7 @@ fn store_that_evicts_keys_ends_the_agent() {
     let run = sandbox.finish(&mut agent(&sandbox, "one", &store, &[]), b"");
     assert_eq!(run.status, 3, "{run:?}");
     assert!(run.err.contains("its maxmemory-policy is allkeys-lru"), "{run:?}");
+    assert!(run.err.contains("or allow it: --allow-eviction"), "{run:?}");
     let agent = Agent::start(&sandbox, "one", &store, &["--allow-eviction"]);
     wait_for(&sandbox, "one", "leading");
     drop(agent);
@@ -190,6 +196,8 @@ fn stopped_agent_is_reported_and_continues() {
     agents[0].signal(Signal::STOP);
     let found = wait_for(&sandbox, "one", "absent");
     assert_eq!(status(&sandbox, "one").0, 3, "{found}");
+    let text = fleet(&sandbox, "status", "one", &[]).out;
+    assert!(text.contains("agent: it hangs, and holds the fleet file: end it; "), "{text}");
     let (alone, last) = admitted(&sandbox, &["one"], &key);
     assert_eq!((u64::from(alone), &last["outcome"]), (unspent, &"unavailable".into()), "{last}");
     assert!(!standby.log().contains("keytally: leading"), "{}", standby.log());
@@ -345,6 +353,9 @@ fn join_needs_an_agent_and_leave_undoes_it() {
     drop(agents);
     wait_for(&sandbox, "one", "absent");
     join_alone().expect_failure(&["one/api.fleet: no agent runs; start the agent"]);
+    fs::write(sandbox.path("one/api.fleet"), [1; 4096]).unwrap();
+    let foreign = join_alone();
+    assert!(foreign.status == 3 && !foreign.err.contains("start the agent"), "{foreign:?}");
 }
 
 #[test]
@@ -399,6 +410,9 @@ fn reset_lets_a_key_use_its_limit_again() {
     assert_eq!(reset(&key_id).json(), expected);
     assert_eq!(admitted(&sandbox, &machines, &key).0, 100);
     reset("00000000001").expect_failure(&["00000000001"]);
+    let options = ["--fleet", "tset", "--store", &url];
+    fleet(&sandbox, "reset", "one", &[&[&*key_id], &options[..]].concat())
+        .expect_usage_error(&["--fleet tset: the agent of this machine is in another fleet"]);
     drop(agents);
 }
 
@@ -461,6 +475,14 @@ fn changes_of_keys_are_confirmed_by_the_other_machine() {
     let rotated = change("rotate", "two", &[&key_id, "--grace", "1h"]);
     assert!(rotated.status == 0 && rotated.err.ends_with(all), "{rotated:?}");
     assert_eq!(check(&sandbox, "one", rotated.out.trim()).0, 0);
+    agents[1].signal(Signal::STOP);
+    let lacks = change("expire", "one", &[&key_id, "--expires", "300d"]);
+    agents[1].signal(Signal::CONT);
+    assert_eq!(lacks.status, 3, "{lacks:?}");
+    assert!(lacks.err.starts_with("1 of 2 agents of the fleet have confirmed"), "{lacks:?}");
+    assert!(lacks.err.contains("\nnot confirmed: ") && lacks.err.contains("/two/api.gate ("));
+    let again = change("expire", "one", &[&key_id, "--never"]);
+    assert!(again.status == 0 && again.err == all, "{again:?}");
     for (command, more) in [
         ("assign", &["--plan", "default"][..]),
         ("end-grace", &[]),

@@ -136,6 +136,8 @@ pub enum PageWord {
     Offset = 8,
     /// The state, the mode on loss of the store and the number of machines: see [`PageState`].
     State = 9,
+    /// A hash of the name of the agent's fleet; 0 if no agent has begun.
+    Fleet = 10,
     /// When the agent last looked, in milliseconds of the fleet's time.
     Heartbeat = 16,
     /// What the agent sleeps on.
@@ -162,7 +164,21 @@ pub enum PageWord {
     /// The agents that are connected (32) and those that have confirmed all changes of that command
     /// (32).
     KeysConfirmed = 58,
+    /// The first of the texts of machines that have not confirmed that: see [`PAGE_TEXTS`].
+    KeysLacking = 64,
+    /// The first of the texts of machines whose plans have other limits.
+    OtherLimits = 128,
 }
+
+/// How many texts begin at [`PageWord::KeysLacking`], and at [`PageWord::OtherLimits`]. One of no
+/// bytes, and one after it, is none.
+pub const PAGE_TEXTS: usize = 4;
+
+/// The words of a text: bytes of UTF-8, then zeros.
+pub const PAGE_TEXT_WORDS: usize = 16;
+
+/// The most bytes of a text.
+pub const MAX_PAGE_TEXT_LEN: usize = PAGE_TEXT_WORDS * WORD_LEN;
 
 /// How the keys of a gate get to the other machines of its fleet.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]

@@ -1,7 +1,7 @@
 //! Compares the bounds of fleets in LIMITS.md with the constants of the crate.
 
 use keytally_fleet_plan::flow::{MOST_IN_FLIGHT, SLOW_MS};
-use keytally_fleet_plan::layout::{ABSENT_MS, MAX_FILE_TALLIES};
+use keytally_fleet_plan::layout::{ABSENT_MS, MAX_FILE_TALLIES, MAX_PAGE_TEXT_LEN, PAGE_TEXTS};
 use keytally_fleet_plan::lease::{
     COMMON_LEASE, GIVE_UP_MS, IDLE_MS, LONGEST_GIVE_UP_MS, LONGEST_SETTLE_MS, SMALL_IDLE_MS,
 };
@@ -30,6 +30,9 @@ fn bounds_of_fleets_on_the_page_equal_the_constants() {
         format!("| an agent's heartbeat | {} s old |", ABSENT_MS / 1000),
         format!("| bytes of a sealed record | {MAX_SEALED_LEN} |"),
         format!("| tallies of a fleet file | {MAX_FILE_TALLIES} |"),
+        format!(
+            "| machines that a fleet file names | {PAGE_TEXTS}, by {MAX_PAGE_TEXT_LEN} bytes |"
+        ),
     ] {
         assert!(page.contains(&row), "LIMITS.md lacks: {row}");
     }

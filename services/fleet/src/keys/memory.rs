@@ -1,9 +1,10 @@
 //! What a machine remembers of the keys that it has carried, in a file next to the gate.
 //!
-//! The name of the file is that of the gate and `.versions`. It has a header of 64 bytes, then 40
-//! bytes for each record of the gate: key id, version, digest, how often the record was written,
-//! and when the key was revoked (32) with a checksum of the entry (32). All numbers are
-//! little-endian. An entry that does not fit its checksum is none, as after a power failure.
+//! The name of the file is that of the gate and `.versions`. Its header of 64 bytes has the number
+//! of the fleet. Then come 40 bytes for each record of the gate: key id, version, digest, how often
+//! the record was written, and when the key was revoked (32) with a checksum of the entry (32). All
+//! numbers are little-endian. An entry that does not fit its checksum is none, as after a power
+//! failure.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
@@ -23,6 +24,9 @@ const FORM: u64 = 2;
 const HEADER_LEN: usize = 64;
 const ENTRY_LEN: usize = 40;
 
+/// The position of the fleet's number among the words of the header.
+const FLEET_WORD: usize = 4;
+
 /// The words of an entry: key id, version, digest, number of writes, time of the revocation and
 /// checksum.
 type Words = [u64; ENTRY_LEN / 8];
@@ -33,12 +37,13 @@ pub(super) struct Memory {
     file: File,
     path: PathBuf,
     entries: Vec<Words>,
+    fleet: u64,
     is_dirty: bool,
 }
 
 impl Memory {
-    /// Opens the file next to a gate with this number and capacity, or creates it. A file of
-    /// another gate is replaced by an empty one.
+    /// Opens the file next to a gate with this number and capacity, or creates it. In a file of
+    /// another gate, only the number of the fleet stays: this gate has replaced that one.
     pub(super) fn open(gate: &Path, number: u64, capacity: u32) -> Result<Self, FleetError> {
         let mut name = gate.file_name().unwrap_or_default().to_owned();
         name.push(".versions");
@@ -57,15 +62,19 @@ impl Memory {
         let mut file = options.open(&path).map_err(refused)?;
         let mut bytes = Vec::new();
         file.read_to_end(&mut bytes).map_err(refused)?;
+        let word =
+            |index: usize| bytes.get(8 * index..)?.first_chunk().copied().map(u64::from_le_bytes);
+        let is_form = [word(0), word(1)] == [MAGIC, FORM].map(Some);
+        let fleet = word(FLEET_WORD).filter(|_| is_form).unwrap_or(0);
         let mut header = [0; HEADER_LEN];
         for (chunk, word) in
-            header.chunks_exact_mut(8).zip([MAGIC, FORM, number, u64::from(capacity)])
+            header.chunks_exact_mut(8).zip([MAGIC, FORM, number, u64::from(capacity), fleet])
         {
             chunk.copy_from_slice(&word.to_le_bytes());
         }
         let records = usize::try_from(capacity).unwrap_or(usize::MAX);
         let len = HEADER_LEN + records * ENTRY_LEN;
-        if !bytes.starts_with(&header) || bytes.len() != len {
+        if !bytes.starts_with(&header[..8 * FLEET_WORD]) || bytes.len() != len {
             bytes = vec![0; len];
             bytes[..HEADER_LEN].copy_from_slice(&header);
             file.set_len(0).map_err(refused)?;
@@ -79,7 +88,29 @@ impl Memory {
             core::array::from_fn(|word| u64::from_le_bytes(words[word]))
         };
         let entries = entries.iter().map(words).collect();
-        Ok(Self { file, path, entries, is_dirty: false })
+        Ok(Self { file, path, entries, fleet, is_dirty: false })
+    }
+
+    /// Returns the number of the fleet that this gate, or the one before it, has been in; 0 for
+    /// none.
+    pub(super) fn fleet(&self) -> u64 {
+        self.fleet
+    }
+
+    /// Remembers the number of the fleet.
+    pub(super) fn set_fleet(&mut self, number: u64) -> Result<(), FleetError> {
+        if self.fleet != number {
+            self.fleet = number;
+            self.write(8 * FLEET_WORD, &number.to_le_bytes())?;
+        }
+        Ok(())
+    }
+
+    fn write(&mut self, at: usize, bytes: &[u8]) -> Result<(), FleetError> {
+        let at = u64::try_from(at).unwrap_or(u64::MAX);
+        self.is_dirty = true;
+        let seek = self.file.seek(SeekFrom::Start(at));
+        seek.and_then(|_| self.file.write_all(bytes)).map_err(|why| self.lost(&why))
     }
 
     /// Returns the number of the record that a key id names.
@@ -121,10 +152,7 @@ impl Memory {
         for (chunk, word) in bytes.chunks_exact_mut(8).zip(entry) {
             chunk.copy_from_slice(&word.to_le_bytes());
         }
-        let at = u64::try_from(HEADER_LEN + index * ENTRY_LEN).unwrap_or(u64::MAX);
-        self.is_dirty = true;
-        let seek = self.file.seek(SeekFrom::Start(at));
-        seek.and_then(|_| self.file.write_all(&bytes)).map_err(|why| self.lost(&why))
+        self.write(HEADER_LEN + index * ENTRY_LEN, &bytes)
     }
 
     /// Waits until the disk has what is remembered.
@@ -170,8 +198,10 @@ mod tests {
         assert_eq!((memory.index(key_id(0, 1)), memory.index(one)), (0, 3));
         assert_eq!(memory.of(one), None);
         memory.set(one, CARRIED).unwrap();
+        memory.set_fleet(77).unwrap();
         memory.flush().unwrap();
         let mut memory = Memory::open(&gate, 5, 4).unwrap();
+        assert_eq!(memory.fleet(), 77);
         assert_eq!((memory.of(one), memory.of(other)), (Some(CARRIED), None));
         // The record has another key.
         assert!(memory.has_room(one, |_| true) && memory.has_room(other, |_| false));
@@ -197,8 +227,12 @@ mod tests {
         }
         for (number, capacity) in [(6, 4), (5, 8)] {
             std::fs::write(&path, &bytes).unwrap();
-            assert_eq!(Memory::open(&gate, number, capacity).unwrap().of(one), None);
+            Memory::open(&gate, 5, 4).unwrap().set_fleet(77).unwrap();
+            let memory = Memory::open(&gate, number, capacity).unwrap();
+            assert_eq!((memory.of(one), memory.fleet()), (None, 77));
         }
+        std::fs::write(&path, [0xff; 99]).unwrap();
+        assert_eq!(Memory::open(&gate, 5, 4).unwrap().fleet(), 0);
         std::fs::create_dir(folder.path().join("b.gate.versions")).unwrap();
         let error = Memory::open(&folder.path().join("b.gate"), 5, 4).unwrap_err().to_string();
         assert!(error.contains("b.gate.versions") && error.contains("--no-keys"), "{error}");

@@ -1,6 +1,7 @@
 //! The keys of a fleet in the store: sealed records by key id, and the position of each write.
 
-use std::collections::HashMap;
+use alloc::collections::BTreeMap;
+use std::path::Path;
 
 use keytally_core::KeyId;
 use redis::{Value, cmd};
@@ -8,6 +9,7 @@ use redis::{Value, cmd};
 use crate::config::FleetConfig;
 use crate::connection::text;
 use crate::error::FleetError;
+use crate::keys::MAX_ENDED_DAYS;
 use crate::names::keys_channel;
 use crate::store::Store;
 
@@ -29,8 +31,16 @@ pub const MAX_KEYS_AT_ONCE: usize = 256;
 /// An agent whose last message is older than this counts as not connected, in milliseconds.
 pub const CONNECTED_MS: u64 = 3000;
 
-/// An agent whose last message is older than this is forgotten, in milliseconds.
+/// An agent whose last message is older than this is forgotten, in milliseconds, unless its machine
+/// may still admit keys.
 const FORGOTTEN_MS: u64 = 3_600_000;
+
+/// An agent whose last message is older than this is forgotten, in milliseconds: as long as the
+/// store keeps a revoked key.
+const MAX_FORGOTTEN_MS: u64 = MAX_ENDED_DAYS * 86_400_000;
+
+/// The most characters of the text that says where a machine is.
+pub const MAX_LOCATION_LEN: usize = 80;
 
 /// A record in the store.
 #[derive(Clone, Debug)]
@@ -76,21 +86,89 @@ pub(super) struct Progress {
 /// The most positions of refused keys that an agent reports.
 pub(super) const MAX_REFUSED: usize = 8;
 
-impl Progress {
+/// What an agent reports of its machine.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Report {
+    /// The host and the path of the gate: see [`location`].
+    pub(super) location: String,
+    /// After how many milliseconds without the store the machine refuses all keys; 0 for never.
+    pub(super) stale_ms: u64,
+    /// A hash of the names and limits of the plans.
+    pub(super) limits: u64,
+    pub(super) progress: Progress,
+}
+
+/// Returns the text that says where a machine is, without spaces, at most [`MAX_LOCATION_LEN`]
+/// characters: the end of a longer path.
+pub(super) fn location(host: &str, path: &Path) -> String {
+    let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    let clean = |text: &str| -> String {
+        let clean = |byte: u8| if byte.is_ascii_graphic() { char::from(byte) } else { '_' };
+        text.bytes().map(clean).collect()
+    };
+    let (mut host, path) = (clean(host), clean(&path.to_string_lossy()));
+    host.truncate(MAX_LOCATION_LEN / 2);
+    let room = MAX_LOCATION_LEN - host.len() - 1;
+    let from = path.len().saturating_sub(room);
+    format!("{host}:{}", &path[from..])
+}
+
+impl Report {
     fn to_text(&self) -> String {
-        let refused = self.refused.iter().map(|position| format!(" {position}"));
-        format!("{}{}", self.position, refused.collect::<String>())
+        let Self { location, stale_ms, limits, progress: Progress { position, refused } } = self;
+        let refused = refused.iter().map(|position| format!(" {position}"));
+        let refused: String = refused.collect();
+        format!("{location} {stale_ms} {limits:016x} {position}{refused}")
     }
 
     /// Reads a text, and the time in milliseconds before it.
     fn parse(text: &str) -> Option<(u64, Self)> {
-        let mut numbers = text.split(' ').map(str::parse);
-        let at_ms = numbers.next()?.ok()?;
-        let position = numbers.next()?.ok()?;
-        let refused = numbers.collect::<Result<_, _>>().ok()?;
-        Some((at_ms, Self { position, refused }))
+        let mut parts = text.split(' ');
+        let at_ms = parts.next()?.parse().ok()?;
+        let location = parts.next()?.to_owned();
+        let is_valid = |byte: u8| byte.is_ascii_graphic();
+        if location.len() > MAX_LOCATION_LEN || !location.bytes().all(is_valid) {
+            return None;
+        }
+        let stale_ms = parts.next()?.parse().ok()?;
+        let limits = u64::from_str_radix(parts.next()?, 16).ok()?;
+        let position = parts.next()?.parse().ok()?;
+        let refused = parts.map(str::parse).collect::<Result<_, _>>().ok()?;
+        let progress = Progress { position, refused };
+        Some((at_ms, Self { location, stale_ms, limits, progress }))
+    }
+}
+
+/// An agent of the fleet.
+#[derive(Clone, Debug)]
+pub(super) struct Peer {
+    /// The machine's name in the store.
+    pub(super) machine: String,
+    /// How long ago the agent has reported, in milliseconds.
+    pub(super) age_ms: u64,
+    pub(super) report: Report,
+}
+
+impl Peer {
+    pub(super) fn is_connected(&self) -> bool {
+        self.age_ms <= CONNECTED_MS
     }
 
+    /// Returns whether the machine may admit keys: it refuses all of them only when they may be out
+    /// of date.
+    fn may_admit(&self) -> bool {
+        let Report { stale_ms, .. } = self.report;
+        self.is_connected() || stale_ms == 0 || self.age_ms <= stale_ms.saturating_add(CONNECTED_MS)
+    }
+
+    /// Returns whether the store need not keep the report.
+    fn is_forgotten(&self) -> bool {
+        let is_old = self.age_ms > FORGOTTEN_MS && !self.may_admit();
+        is_old || self.age_ms > MAX_FORGOTTEN_MS
+    }
+}
+
+impl Progress {
     /// Returns whether the gate has the changes after `from`, up to `to`.
     pub(super) fn has(&self, from: u64, to: u64) -> bool {
         let is_one = |position: &u64| (from + 1..=to).contains(position);
@@ -125,12 +203,12 @@ impl KeyStore {
     pub(super) fn read(
         &mut self,
         machine: &str,
-        progress: &Progress,
+        report: &Report,
         after: u64,
     ) -> Result<Page, FleetError> {
         let mut command = cmd("EVALSHA");
         command.arg(&self.read_digest).arg(3).arg(&self.names[..]);
-        command.arg(machine).arg(progress.to_text()).arg(after).arg(MAX_KEYS_AT_ONCE);
+        command.arg(machine).arg(report.to_text()).arg(after).arg(MAX_KEYS_AT_ONCE);
         let connection = self.store.connection_of(&self.names[0])?;
         let reply = connection.query(&command)?;
         parse_page(&reply, after).ok_or_else(|| connection.unintelligible("EVALSHA"))
@@ -175,20 +253,26 @@ impl KeyStore {
         parsed().ok_or_else(|| connection.unintelligible("EVALSHA"))
     }
 
-    /// Returns what the agents have that are connected now, by their machines.
-    pub(super) fn agents(&mut self, now_ms: u64) -> Result<HashMap<String, Progress>, FleetError> {
-        let agents = self.all_agents()?.into_iter();
-        let connected =
-            agents.filter(|(_, (at_ms, _))| now_ms.saturating_sub(*at_ms) <= CONNECTED_MS);
-        Ok(connected.map(|(machine, (_, progress))| (machine, progress)).collect())
+    /// Returns the agents whose machines may admit keys, by their machines.
+    pub(super) fn peers(&mut self, now_ms: u64) -> Result<Vec<Peer>, FleetError> {
+        let (peers, _) = self.all_peers(now_ms)?;
+        Ok(peers.into_iter().filter(Peer::may_admit).collect())
     }
 
-    /// Forgets the agents that have not been connected for an hour.
-    pub(super) fn forget_agents(&mut self, now_ms: u64) -> Result<(), FleetError> {
-        let is_old = |at_ms: u64| now_ms.saturating_sub(at_ms) > FORGOTTEN_MS;
-        let all = self.all_agents()?.into_iter();
-        let old: Vec<_> =
-            all.filter(|(_, (at_ms, _))| is_old(*at_ms)).map(|(name, _)| name).collect();
+    /// Forgets the agents that have ended for good: those whose machines have refused all keys for
+    /// long, and those that were at the same location as this machine under another name.
+    pub(super) fn forget_agents(
+        &mut self,
+        now_ms: u64,
+        machine: &str,
+        location: &str,
+    ) -> Result<(), FleetError> {
+        let (peers, mut old) = self.all_peers(now_ms)?;
+        let is_former = |peer: &Peer| {
+            peer.report.location == location && peer.machine != machine && !peer.is_connected()
+        };
+        let ended = peers.into_iter().filter(|peer| peer.is_forgotten() || is_former(peer));
+        old.extend(ended.map(|peer| peer.machine));
         if old.is_empty() {
             return Ok(());
         }
@@ -196,18 +280,23 @@ impl KeyStore {
         connection.query(cmd("HDEL").arg(&self.names[2]).arg(old)).map(drop)
     }
 
-    /// Returns all agents, with the time of the last message of each. What is not understood
-    /// counts as very old.
-    fn all_agents(&mut self) -> Result<HashMap<String, (u64, Progress)>, FleetError> {
+    /// Returns all agents in the order of their names, and the fields that no agent writes.
+    fn all_peers(&mut self, now_ms: u64) -> Result<(Vec<Peer>, Vec<String>), FleetError> {
         let connection = self.store.connection_of(&self.names[0])?;
         let reply = connection.query(cmd("HGETALL").arg(&self.names[2]))?;
-        let fields: HashMap<String, String> =
+        let fields: BTreeMap<String, String> =
             redis::from_redis_value(reply).map_err(|_| connection.unintelligible("HGETALL"))?;
-        let none = || (0, Progress { position: 0, refused: Vec::new() });
-        let read = |(machine, text): (String, String)| {
-            (machine, Progress::parse(&text).unwrap_or_else(none))
-        };
-        Ok(fields.into_iter().map(read).collect())
+        let (mut peers, mut others) = (Vec::new(), Vec::new());
+        for (machine, text) in fields {
+            match Report::parse(&text) {
+                Some((at_ms, report)) => {
+                    let age_ms = now_ms.saturating_sub(at_ms);
+                    peers.push(Peer { machine, age_ms, report });
+                }
+                None => others.push(machine),
+            }
+        }
+        Ok((peers, others))
     }
 }
 

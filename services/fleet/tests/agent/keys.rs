@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use std::thread;
 
 use keytally::{
-    AdminError, FleetFile, Gate, GateConfig, Key, KeyId, KeyState, Name, NewKey, Outcome, Peppers,
-    Plan, Timestamp, now as wall, pepper,
+    AdminError, FleetFile, Gate, GateConfig, Key, KeyId, KeyState, MigrationConfig, Name, NewKey,
+    Outcome, Peppers, Plan, Timestamp, now as wall, pepper,
 };
 use keytally_core::sync::{AtomicU64, Ordering};
 use keytally_fleet::plan::layout::{KeysState, PageWord};
@@ -106,6 +106,7 @@ impl Machine {
 
     /// Waits until the agent has refused the store.
     fn refusal(mut self) -> String {
+        until("refused", || self.thread.as_ref().unwrap().is_finished());
         self.thread.take().unwrap().join().unwrap().unwrap_err().to_string()
     }
 
@@ -130,15 +131,22 @@ impl Machine {
         self.problem.lock().unwrap().clone().unwrap_or_default()
     }
 
-    /// Waits until the other machine's agent has confirmed all changes of this one.
+    /// Waits until all agents have confirmed all changes of this machine.
+    #[track_caller]
     fn wait_for_all(&self, agents: u64) {
+        self.wait_for(agents, agents);
+    }
+
+    /// Waits until some agents of all have confirmed all changes of this machine.
+    #[track_caller]
+    fn wait_for(&self, some: u64, agents: u64) {
         until("a fleet file", || FleetFile::open(&self.fleet, &self.gate).is_ok());
         let file = FleetFile::open(&self.fleet, &self.gate).unwrap();
         let number = file.page(PageWord::KeysRequested).fetch_add(1, Ordering::AcqRel) + 1;
         until("confirmed", || {
             let answered = file.page(PageWord::KeysAnswered).load(Ordering::Acquire);
             let confirmed = file.page(PageWord::KeysConfirmed).load(Ordering::Acquire);
-            answered == number && confirmed == agents << 32 | agents
+            answered == number && confirmed == agents << 32 | some
         });
     }
 }
@@ -152,6 +160,7 @@ impl Drop for Machine {
     }
 }
 
+#[track_caller]
 fn until(what: &str, is_so: impl Fn() -> bool) {
     let since = now();
     while !is_so() {
@@ -245,7 +254,7 @@ fn change_without_an_agent_is_carried_after_its_start() {
     one.gate.expire(other_id, Some(Timestamp::from_unix_s(5))).unwrap();
     one.gate.expire(other_id, None).unwrap();
     one.gate.assign(other_id, "pro").unwrap();
-    one.wait_for_all(1);
+    one.wait_for(1, 2);
     two.run(&config, peppers("6b"), None);
     until("carried", || one.outcome(&key) == Outcome::InvalidKey);
     let plan = |machine: &Machine| machine.gate.key(other_id).unwrap().plan;
@@ -420,8 +429,10 @@ fn two_keys_of_one_record_are_valid_where_they_were_issued() {
     let (folder, server) = (tempfile::tempdir().unwrap(), Server::start(&[]));
     let config = config(&server.url());
     let mut one = Machine::start(folder.path(), "one", 1, &config);
-    one.stop();
+    one.wait_for_all(1);
     let mut two = Machine::start(folder.path(), "two", 1, &config);
+    two.wait_for_all(2);
+    one.stop();
     two.stop();
     let (mine, mine_id) = one.issue();
     let (theirs, theirs_id) = two.issue();
@@ -460,6 +471,104 @@ fn fleet_of_other_gates_or_peppers_is_refused() {
     Gate::create(&path, peppers("6b"), &other).unwrap();
     let error = Machine::start(folder.path(), "four", 64, &config).refusal();
     assert!(error.contains("this gate has 64 records, prefix kt, key hour"), "{error}");
+}
+
+#[test]
+fn gate_with_keys_of_its_own_is_refused() {
+    let (folder, server) = (tempfile::tempdir().unwrap(), Server::start(&[]));
+    let config = config(&server.url());
+    let one = Machine::start(folder.path(), "one", 64, &config);
+    let (key, key_id) = one.issue();
+    one.wait_for_all(1);
+    // A gate of the same form, with a key of its own.
+    let path = folder.path().join("billing.gate");
+    let billing = Gate::create(&path, peppers("6b"), &gate_config(64)).unwrap();
+    let (own, own_id) = billing.issue(&NewKey::new(42, Name::new("live").unwrap())).unwrap();
+    let error = Machine::start(folder.path(), "billing", 64, &config).refusal();
+    assert!(error.contains("the fleet test has the keys of another gate"), "{error}");
+    assert!(error.contains("name another fleet"), "{error}");
+    assert!(billing.key(key_id).is_none());
+    assert!(record_in(&server, own_id).is_empty());
+    assert_eq!(one.outcome(&own), Outcome::InvalidKey);
+    assert_eq!(one.outcome(&key), Outcome::Admitted);
+}
+
+#[test]
+fn gates_of_one_line_stay_in_their_fleet() {
+    let (folder, server) = (tempfile::tempdir().unwrap(), Server::start(&[]));
+    let config = config(&server.url());
+    let mut one = Machine::start(folder.path(), "one", 64, &config);
+    let (key, _) = one.issue();
+    one.wait_for_all(1);
+    let path = |name: &str| folder.path().join(name);
+    // A copy, without what the agent of the original remembers.
+    std::fs::copy(path("one.gate"), path("two.gate")).unwrap();
+    let two = Machine::start(folder.path(), "two", 64, &config);
+    let (other, _) = two.issue();
+    until("carried", || one.outcome(&other) == Outcome::Admitted);
+    // A migrated gate has another number, and the same keys.
+    one.gate.migrate(path("new.gate"), &MigrationConfig::default().with_keys(128)).unwrap();
+    one.stop();
+    std::fs::remove_file(path("one.gate.versions")).unwrap();
+    std::fs::remove_file(path("one.fleet")).unwrap();
+    one.gate = Gate::open(path("one.gate"), peppers("6b")).unwrap();
+    one.run(&config, peppers("6b"), None);
+    let (third, _) = one.issue();
+    until("carried", || two.outcome(&third) == Outcome::Admitted);
+    assert_eq!(one.outcome(&key), Outcome::Admitted);
+    // Another gate replaces it, next to what the agent remembers.
+    one.stop();
+    let new = Gate::create(path("new.gate"), peppers("6b"), &gate_config(128)).unwrap();
+    let (fourth, _) = new.issue(&NewKey::new(42, Name::new("live").unwrap())).unwrap();
+    std::fs::rename(path("new.gate"), path("one.gate")).unwrap();
+    std::fs::remove_file(path("one.fleet")).unwrap();
+    one.gate = Gate::open(path("one.gate"), peppers("6b")).unwrap();
+    one.run(&config, peppers("6b"), None);
+    until("carried", || two.outcome(&fourth) == Outcome::Admitted);
+    until("carried", || one.outcome(&third) == Outcome::Admitted);
+}
+
+#[test]
+fn stopped_agent_has_not_confirmed_until_its_machine_closes() {
+    let (folder, server) = (tempfile::tempdir().unwrap(), Server::start(&[]));
+    let config = FleetConfig { host: "web 1".to_owned(), ..config(&server.url()) };
+    let one = Machine::start(folder.path(), "one", 64, &config);
+    let stale_after = Some(Duration::from_secs(6));
+    let mut two = Machine::start_with(folder.path(), "two", 64, &config, "6b", stale_after);
+    let (_, key_id) = one.issue();
+    one.wait_for_all(2);
+    let file = FleetFile::open(&one.fleet, &one.gate).unwrap();
+    let lacking = || file.lacking_keys().collect::<Vec<_>>();
+    assert_eq!(lacking(), <[&str; 0]>::default());
+    two.stop();
+    one.gate.revoke(key_id).unwrap();
+    one.wait_for(1, 2);
+    let gate = two.gate.path().unwrap().display().to_string();
+    let [text] = &lacking()[..] else { panic!("{:?}", lacking()) };
+    assert!(text.starts_with("web_1:"), "{text}");
+    assert!(text.contains(&gate) || text.contains("two.gate (no report for"), "{text}");
+    // After that time, the machine refuses all keys.
+    one.wait_for(1, 1);
+    assert_eq!(lacking(), <[&str; 0]>::default());
+}
+
+#[test]
+fn key_is_put_when_its_plan_is_there() {
+    let (folder, server) = (tempfile::tempdir().unwrap(), Server::start(&[]));
+    let config = config(&server.url());
+    let one = Machine::start(folder.path(), "one", 64, &config);
+    let two = Machine::start(folder.path(), "two", 64, &config);
+    let plan = || Plan::new("large", "500/day".parse().unwrap()).unwrap();
+    one.gate.set_plan(&plan()).unwrap();
+    let new = NewKey::new(7, Name::new("live").unwrap()).with_plan("large");
+    let (key, key_id) = one.gate.issue(&new).unwrap();
+    until("refused", || two.refused() == 1);
+    until("a sentence", || two.problem().contains(&key_id.to_string()));
+    one.wait_for(1, 2);
+    two.gate.set_plan(&plan()).unwrap();
+    // Sooner than all keys are read again.
+    until("put", || two.outcome(&key) == Outcome::Admitted);
+    one.wait_for_all(2);
 }
 
 #[test]

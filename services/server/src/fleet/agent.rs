@@ -9,8 +9,8 @@ use std::thread::sleep;
 use clap::Args;
 use keytally::{Error, FleetError, FleetFile, Peppers, Quota, now};
 use keytally_cli::internal::{
-    Align, Columns, Failure, OutputFormat, PepperSource, Status, number_parser, pluralized,
-    print_note, value_parser,
+    Align, Columns, Failure, OutputFormat, PepperSource, Status, number_parser, print_note,
+    value_parser,
 };
 use keytally_core::sync::Ordering;
 use keytally_fleet::plan::layout::{PageError, PageState, PageWord, Phase};
@@ -26,7 +26,7 @@ use crate::notify::Supervisor;
 use crate::serve::parse_address;
 use crate::service::bind::{Listener, Sockets};
 use crate::service::listen;
-use crate::system::StopSignals;
+use crate::system::{StopSignals, host_name};
 
 /// How often an agent that stands by tries to lead.
 const RETRY: Duration = Duration::from_millis(5);
@@ -229,6 +229,7 @@ impl AgentCommand {
             machines: self.machines.unwrap_or(1),
             confirm: self.confirm,
             requests_per_s: self.max_requests,
+            host: host_name(),
             ..FleetConfig::new(self.store.name(), self.store.config(), self.on_loss)
         })
     }
@@ -293,6 +294,12 @@ fn explain(table: &Table, config: &FleetConfig, keys: KeysOptions) -> Result<Sta
             out,
             "--on-loss {on_loss}: a machine without the store spends the units that it has leased, {rule}."
         )?;
+        if keys.is_never_stale(table) {
+            writeln!(
+                out,
+                "--stale-after never: it accepts keys that were revoked on other machines since then."
+            )?;
+        }
         if let Some(stale_after) = keys.stale_after(table) {
             let seconds = stale_after.as_secs();
             writeln!(
@@ -300,11 +307,14 @@ fn explain(table: &Table, config: &FleetConfig, keys: KeysOptions) -> Result<Sta
                 "--stale-after: after {seconds} s without the store, it refuses all keys with 503."
             )?;
         }
-        let machines = pluralized(machines, "machine");
+        let who = match machines {
+            1 => "one machine admits".to_owned(),
+            _ => format!("{machines} machines together admit"),
+        };
         writeln!(
             out,
-            "The most that {machines} together admit in a window, by how many of them are cut off \
-             from the store in it:\n"
+            "The most that {who} in a window, by how many of them are cut off from the store in \
+             it:\n"
         )?;
         columns.write(&mut out)
     })?;

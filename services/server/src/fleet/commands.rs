@@ -4,14 +4,16 @@ use core::cmp::Reverse;
 use std::io;
 
 use clap::{Args, Subcommand};
-use keytally::{Address, AdminError, FleetFile, FleetSubject, FleetTable, now};
+use keytally::{Address, AdminError, Error, FleetError, FleetFile, FleetSubject, FleetTable, now};
 use keytally_cli::internal::{
     Align, Columns, Failure, OutputFormat, PepperSource, Status, number_parser, parse_key_id,
     pluralized,
 };
 use keytally_core::sync::Ordering;
 use keytally_fleet::plan::credit::{CreditLayout, Units};
-use keytally_fleet::plan::layout::{ABSENT_MS, KeysMode, KeysState, PageState, PageWord, Phase};
+use keytally_fleet::plan::layout::{
+    ABSENT_MS, KeysMode, KeysState, PageError, PageState, PageWord, Phase,
+};
 use keytally_fleet::plan::words::{TallyWords, Word, Words as _};
 use keytally_fleet::{FleetConfig, OnLoss, Subject};
 use serde::Serialize;
@@ -85,8 +87,16 @@ impl Join {
         let no_agent = |why: &str| {
             Failure::new(format!("{why}; start the agent of this {kind} first: keytally agent"))
         };
-        let file =
-            FleetFile::open(&path, table.fleet()).map_err(|error| no_agent(&error.to_string()))?;
+        let file = FleetFile::open(&path, table.fleet()).map_err(|error| match &error {
+            // An agent creates the file.
+            Error::Io { source, .. } if source.kind() == io::ErrorKind::NotFound => {
+                no_agent(&error.to_string())
+            }
+            Error::Fleet { source: FleetError::Page(PageError::Stale), .. } => {
+                no_agent(&error.to_string())
+            }
+            _ => error.into(),
+        })?;
         if file.try_lock()? {
             return Err(no_agent(&format!("{}: no agent runs", path.display())));
         }
@@ -133,6 +143,8 @@ struct StatusView {
     in_fleet: bool,
     /// `leading`, `learning`, `cut` or `absent`.
     state: &'static str,
+    /// Whether an agent holds the fleet file but has not looked for long.
+    hangs: bool,
     on_loss: Option<&'static str>,
     machines: u32,
     /// How long ago the agent last looked, in milliseconds.
@@ -158,6 +170,8 @@ pub(crate) struct KeysView {
     pub(crate) refused: u32,
     /// In how many milliseconds all keys are refused, if the store stays lost; 0 if they are.
     closes_in_ms: Option<u64>,
+    /// Some of the machines whose plans have other limits than this one's.
+    other_limits: Vec<String>,
 }
 
 impl KeysView {
@@ -178,6 +192,7 @@ impl KeysView {
             age_ms: when(current).map(|at_ms| now_ms.saturating_sub(at_ms)),
             refused,
             closes_in_ms: when(close).map(|at_ms| at_ms.saturating_sub(now_ms)),
+            other_limits: file.page_texts(PageWord::OtherLimits).into_iter().collect(),
         }
     }
 
@@ -192,7 +207,11 @@ impl KeysView {
             (_, Some(age_ms), _) => {
                 writeln!(out, "keys: as in the store {age_ms} ms ago, {} refused", self.refused)
             }
+        }?;
+        for machine in &self.other_limits {
+            writeln!(out, "limits: {machine} has plans with other limits")?;
         }
+        Ok(())
     }
 }
 
@@ -223,6 +242,7 @@ impl StatusView {
             file: file.path().display().to_string(),
             in_fleet: table.is_in_fleet(),
             state,
+            hangs: state == "absent" && matches!(file.try_lock(), Ok(false)),
             on_loss: on_loss.map(OnLoss::as_str),
             machines,
             heartbeat_ms,
@@ -241,13 +261,16 @@ impl StatusView {
             "leading" => "it leads",
             "learning" => "the store is another one than before, and grants nothing for a second",
             "cut" => "it leads, and the store does not answer",
+            _ if self.hangs => "it hangs, and holds the fleet file: end it",
             _ => "none leads",
         };
         writeln!(out, "agent: {state}; it last looked {} ms ago", self.heartbeat_ms)?;
         if let Some(on_loss) = self.on_loss {
             writeln!(out, "on loss of the store: {on_loss}")?;
         }
-        writeln!(out, "clock: that of the store is {} ms ahead", self.clock_offset_ms)?;
+        let side = if self.clock_offset_ms < 0 { "behind" } else { "ahead" };
+        let offset_ms = self.clock_offset_ms.unsigned_abs();
+        writeln!(out, "clock: that of the store is {offset_ms} ms {side}")?;
         let (sent, granted) = (self.lease_requests, self.granted_requests);
         writeln!(out, "lease requests: {sent} sent, {granted} granted units")?;
         let Held { tallies, held_units, unspent_units } = self.held;
@@ -420,6 +443,14 @@ impl Reset {
         let file = FleetFile::open(self.file.of(self.table.path()), table.fleet())?;
         let subjects: Vec<Subject> = self.subjects(&table, &file)?;
         let config = FleetConfig::new(self.store.name(), self.store.config(), OnLoss::Closed);
+        let agents = file.page(PageWord::Fleet).load(Ordering::Acquire);
+        if agents != 0 && agents != config.number() {
+            return Err(Failure::usage(format!(
+                "--fleet {}: the agent of this machine is in another fleet, with the fleet file {}",
+                config.name,
+                file.path().display()
+            )));
+        }
         let windows = keytally_fleet::reset(&config, &subjects).map_err(|error| failure(&error))?;
         match &table {
             Table::Gate(gate) => {

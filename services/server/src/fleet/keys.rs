@@ -50,6 +50,11 @@ impl KeysOptions {
         self.stale_after.0.filter(|_| self.mode(table) == KeysMode::Carried)
     }
 
+    /// Returns whether keys are carried, and never refused for the time without the store.
+    pub(crate) fn is_never_stale(&self, table: &Table) -> bool {
+        self.stale_after.0.is_none() && self.mode(table) == KeysMode::Carried
+    }
+
     /// Returns how the keys of a gate get to other machines. A limiter has none.
     fn mode(&self, table: &Table) -> KeysMode {
         match table {

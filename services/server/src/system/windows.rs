@@ -9,6 +9,11 @@ use std::path::Path;
 use tokio::net::TcpListener;
 use tokio::signal::windows::{CtrlBreak, CtrlC, CtrlShutdown, ctrl_break, ctrl_c, ctrl_shutdown};
 
+/// Returns the name of this machine.
+pub(crate) fn host_name() -> String {
+    std::env::var("COMPUTERNAME").unwrap_or_default()
+}
+
 /// Ctrl-C, Ctrl-Break and the end of the system, which stop the service.
 pub(crate) struct StopSignals {
     interrupt: CtrlC,
