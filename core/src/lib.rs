@@ -100,6 +100,7 @@ extern crate std;
 // key       the form of keys and key ids
 // mac       HMAC-SHA-256, peppers and tags
 // verdict   the result of a check
+// tally_verdict  the result for one tally of several
 // http      the HTTP response of a verdict
 // compound  charges of several tallies, all or none
 // reservation  what a request needs in addition to room in the tallies of a gate
@@ -141,6 +142,7 @@ mod sections;
 mod siphash;
 mod sort;
 mod tally;
+mod tally_verdict;
 mod text;
 mod time;
 mod usage;
@@ -160,10 +162,7 @@ pub use {
     address::{Address, embedded_ipv4},
     cache_line::{CACHE_LINE_LEN, CacheLine},
     charge::{Charge, TallyCharge},
-    compound::{
-        Compound, MAX_PARTS, Part, PartsError, Refusal, TallyVerdict, check_all, clock_offset_ms,
-        peek_all,
-    },
+    compound::{Compound, MAX_PARTS, Part, PartsError, check_all, clock_offset_ms, peek_all},
     features::Feature,
     gate::{
         AccountInfo, AdminError, Administrator, Counted, Entropy, Extras, Flaw, FlawKind, Gate,
@@ -200,6 +199,7 @@ pub use {
     section::{MAX_GROUP_NAME_LEN, MAX_TALLIES, MAX_TEAM_TALLIES, Section, SectionName},
     sections::{MAX_SECTIONS_LEN, MAX_WARNINGS, SectionQuotas, Sections, Warnings},
     tally::Layout,
+    tally_verdict::{Refusal, TallyVerdict},
     text::Text,
     time::{Clock, Timestamp},
     usage::{KeyUsage, Usage, UsageCounts},

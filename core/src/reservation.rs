@@ -8,9 +8,9 @@
 use core::fmt;
 
 use crate::charge::TallyCharge;
-use crate::compound::{Refusal, TallyVerdict};
 use crate::key::KeyId;
 use crate::outcome::Unavailability;
+use crate::tally_verdict::{Refusal, TallyVerdict};
 use crate::time::Timestamp;
 #[cfg(doc)]
 use crate::verdict::Verdict;

@@ -10,7 +10,6 @@ use core::time::Duration;
 use std::path::Path;
 use std::thread;
 
-use heapless::Vec;
 use keytally_core::sync::{AtomicU64, Ordering};
 use keytally_core::{
     Address, Layout, MAX_PARTS, NumberedSubject, Reserve, Reserving, Section, TallyOwner,
@@ -19,7 +18,7 @@ use keytally_core::{
 use keytally_fleet_plan::credit::CreditLayout;
 use keytally_fleet_plan::holding::is_held;
 use keytally_fleet_plan::layout::{
-    FileLayout, KeysMode, KeysState, PAGE_TEXT_WORDS, PAGE_TEXTS, PageWord, WantedBits,
+    FileLayout, KeysMode, KeysState, PAGE_TEXT_WORDS, PageWord, WantedBits,
 };
 use keytally_fleet_plan::words::TallyWords;
 
@@ -438,7 +437,7 @@ pub struct FleetLimiterInfo {
 pub struct FleetFile<'t> {
     table: FleetTable<'t>,
     map: FleetMap,
-    shapes: Vec<(CreditLayout, bool), MAX_PARTS>,
+    shapes: heapless::Vec<(CreditLayout, bool), MAX_PARTS>,
 }
 
 /// A tally that machines share, as its store names it.
@@ -527,12 +526,13 @@ impl<'t> FleetFile<'t> {
         self.map.page(word)
     }
 
-    /// Returns the texts that begin at a word of the page, at most [`PAGE_TEXTS`].
-    pub fn page_texts(&self, first: PageWord) -> Vec<String, PAGE_TEXTS> {
+    /// Returns the texts that begin at a word of the page, at most
+    /// [`PAGE_TEXTS`](keytally_fleet_plan::layout::PAGE_TEXTS).
+    pub fn page_texts(&self, first: PageWord) -> Vec<String> {
         let texts = self.map.page_texts(first).chunks_exact(PAGE_TEXT_WORDS);
         let read = |words: &[AtomicU64]| {
             let bytes = words.iter().flat_map(|word| word.load(Ordering::Acquire).to_le_bytes());
-            let bytes = bytes.take_while(|byte| *byte != 0).collect::<alloc::vec::Vec<_>>();
+            let bytes = bytes.take_while(|byte| *byte != 0).collect::<Vec<_>>();
             // The agent may be writing it.
             let text = String::from_utf8_lossy(&bytes);
             text.chars().filter(|character| !character.is_control()).collect::<String>()
@@ -540,7 +540,8 @@ impl<'t> FleetFile<'t> {
         texts.map(read).take_while(|text| !text.is_empty()).collect()
     }
 
-    /// Writes the texts that begin at a word of the page: the first [`PAGE_TEXTS`] ones, each up to
+    /// Writes the texts that begin at a word of the page: the first
+    /// [`PAGE_TEXTS`](keytally_fleet_plan::layout::PAGE_TEXTS) ones, each up to
     /// [`MAX_PAGE_TEXT_LEN`](keytally_fleet_plan::layout::MAX_PAGE_TEXT_LEN) bytes.
     pub fn set_page_texts(&self, first: PageWord, texts: &[String]) {
         let texts = texts.iter().map(String::as_str).chain(iter::repeat(""));
@@ -726,7 +727,7 @@ fn open(
     path: &Path,
     table: FleetTable<'_>,
     open: OpenMap,
-) -> Result<(FleetMap, Vec<(CreditLayout, bool), MAX_PARTS>), Error> {
+) -> Result<(FleetMap, heapless::Vec<(CreditLayout, bool), MAX_PARTS>), Error> {
     let refused = |source| Error::Fleet { path: path.into(), source };
     let shapes = shapes(table).map_err(refused)?;
     let map = open(path, file_layout(table).map_err(refused)?, table.id())?;
@@ -734,8 +735,10 @@ fn open(
 }
 
 /// Returns the layout of the credits of each tally of a request, and whether a team shares it.
-fn shapes(table: FleetTable<'_>) -> Result<Vec<(CreditLayout, bool), MAX_PARTS>, FleetError> {
-    let mut shapes = Vec::new();
+fn shapes(
+    table: FleetTable<'_>,
+) -> Result<heapless::Vec<(CreditLayout, bool), MAX_PARTS>, FleetError> {
+    let mut shapes = heapless::Vec::new();
     let mut add = |layout: &Layout, is_shared| {
         // Requests spend without the limits, which each plan has its own of.
         let credits = CreditLayout::new(layout, &layout.largest_limits())?;

@@ -11,9 +11,7 @@ use super::table::{Gate, holder};
 use super::team::Team;
 use crate::cache_line::CacheLine;
 use crate::compare_exchange;
-use crate::compound::{
-    Charging, Compound, Exchange, Steps, TallyVerdict, TallyWarnings, charge_one,
-};
+use crate::compound::{Charging, Compound, Exchange, Steps, charge_one};
 use crate::decide::{self, Decision};
 use crate::key::KeyId;
 use crate::outcome::{Outcome, Reason};
@@ -24,6 +22,7 @@ use crate::section::{MAX_GROUP_NAME_LEN, MAX_TALLIES, Section, SectionName};
 use crate::sections::MAX_WARNINGS;
 use crate::sync::{AtomicU64, Ordering};
 use crate::tally::Layout;
+use crate::tally_verdict::{TallyVerdict, TallyWarnings};
 use crate::text::Text;
 use crate::time::{Clock, Timestamp};
 use crate::verdict::{Holder, Verdict};

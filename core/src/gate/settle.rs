@@ -8,7 +8,7 @@ use super::extension::is_unlimited;
 use super::table::Gate;
 use crate::cache_line::CacheLine;
 use crate::charge::{Charge, Entry, TallyCharge};
-use crate::compound::{Compound, TallyVerdict, TallyWarnings, newly_reached};
+use crate::compound::Compound;
 use crate::decide::{self, Decision};
 use crate::key::KeyId;
 use crate::outcome::Outcome;
@@ -18,6 +18,7 @@ use crate::reservation::{Reserve, TallyNumbers};
 use crate::section::MAX_TALLIES;
 use crate::sort::sort_by_key;
 use crate::tally::Layout;
+use crate::tally_verdict::{TallyVerdict, TallyWarnings, newly_reached};
 use crate::time::{Clock, Timestamp};
 use crate::verdict::Verdict;
 

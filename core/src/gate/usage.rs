@@ -13,13 +13,14 @@ use super::table::{Gate, LIST_WORD, PEPPER_LINE, RESERVING_FLAG, USAGE_MASK, USA
 use crate::bits::high;
 use crate::cache_line::CacheLine;
 use crate::charge::Charge;
-use crate::compound::{Compound, Refusal, TallyVerdict};
+use crate::compound::Compound;
 use crate::header::{AttachError, CreateError};
 use crate::key::KeyId;
 use crate::outcome::{Outcome, Reason};
 use crate::record::Record;
 use crate::reservation::Reserve;
 use crate::section::Section;
+use crate::tally_verdict::{Refusal, TallyVerdict};
 use crate::time::{Clock, Timestamp};
 use crate::usage::{KeyUsage, Usage, UsageCounts, Use};
 use crate::verdict::Verdict;

@@ -24,9 +24,7 @@ use crate::address::{Address, MAX_PREFIX, MIN_PREFIX};
 use crate::bits::IS_64_BIT;
 use crate::cache_line::CacheLine;
 use crate::charge::{Charge, SHARED};
-use crate::compound::{
-    Charging, Compound, Exchange, Position, Steps, TallyVerdict, charge_one, charge_rest,
-};
+use crate::compound::{Charging, Compound, Exchange, Position, Steps, charge_one, charge_rest};
 use crate::decide::Decision;
 use crate::gate::Settlement;
 use crate::header::{AttachError, CreateError, TableKind};
@@ -38,6 +36,7 @@ use crate::quota::{Limits, MAX_QUOTAS, Quota};
 use crate::reservation::{Reserve, TallyNumbers};
 use crate::section::Section;
 use crate::tally::{Layout, PackedLimits};
+use crate::tally_verdict::TallyVerdict;
 use crate::time::{Clock, Timestamp};
 use crate::verdict::Verdict;
 

@@ -4,9 +4,10 @@ use super::slot::Subject;
 use super::table::Limiter;
 use crate::cache_line::CacheLine;
 use crate::charge::SHARED;
-use crate::compound::{Charging, Steps, TallyVerdict};
+use crate::compound::{Charging, Steps};
 use crate::key::KeyId;
 use crate::reservation::{Reserve, TallyNumbers};
+use crate::tally_verdict::TallyVerdict;
 use crate::time::Clock;
 use crate::verdict::Verdict;
 

@@ -10,9 +10,10 @@ use super::table::Limiter;
 use crate::address::Address;
 use crate::cache_line::CacheLine;
 use crate::charge::{Charge, MAX, TallyCharge};
-use crate::compound::{Compound, Refusal, TallyVerdict, charge_one};
+use crate::compound::{Compound, charge_one};
 use crate::gate::Settlement;
 use crate::reservation::{Reserve, TallyNumbers};
+use crate::tally_verdict::{Refusal, TallyVerdict};
 use crate::time::{Clock, Timestamp};
 use crate::verdict::Verdict;
 

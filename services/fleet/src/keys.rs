@@ -26,7 +26,9 @@ use keytally_fleet_plan::layout::{KeysMode, KeysState, PageWord};
 use keytally_fleet_plan::seal::{MAX_SEALED_TEXT_LEN, Seal};
 
 use self::memory::Memory;
-pub use self::store::{CONNECTED_MS, KEY_SCRIPTS, MAX_KEYS_AT_ONCE, MAX_LOCATION_LEN};
+pub use self::store::{
+    CONNECTED_MS, KEY_SCRIPTS, MAX_ENDED_DAYS, MAX_KEYS_AT_ONCE, MAX_LOCATION_LEN,
+};
 use self::store::{
     Change, GATE_FIELD, KeyStore, MAX_REFUSED, Page, Peer, Progress, Report, Stored, location,
 };
@@ -45,9 +47,6 @@ pub const KEYS_POLL: Duration = Duration::from_secs(1);
 
 /// How often all records of the store are read.
 pub const KEYS_FULL_READ: Duration = Duration::from_secs(60);
-
-/// For how many days a revoked or expired key stays in the store.
-pub const MAX_ENDED_DAYS: u64 = 90;
 
 /// For how long a command that waits for other machines gets new answers.
 pub const MAX_KEYS_WAIT: Duration = Duration::from_secs(60);

@@ -9,7 +9,6 @@ use redis::{Value, cmd};
 use crate::config::FleetConfig;
 use crate::connection::text;
 use crate::error::FleetError;
-use crate::keys::MAX_ENDED_DAYS;
 use crate::names::keys_channel;
 use crate::store::Store;
 
@@ -27,6 +26,9 @@ pub(super) const GATE_FIELD: &str = "gate";
 
 /// The most records that are read or written at once.
 pub const MAX_KEYS_AT_ONCE: usize = 256;
+
+/// For how many days a revoked or expired key stays in the store.
+pub const MAX_ENDED_DAYS: u64 = 90;
 
 /// An agent whose last message is older than this counts as not connected, in milliseconds.
 pub const CONNECTED_MS: u64 = 3000;
