@@ -5,16 +5,17 @@
 //! that wait. With nothing to do, it sleeps until a request rings, at most 50 ms. A second thread
 //! receives the store's messages.
 
+use core::fmt;
 use core::time::Duration;
 use std::sync::mpsc::{Receiver, sync_channel};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
 
 use keytally_core::sync::{AtomicU64, Ordering};
 use keytally_fleet_plan::clock::FleetClock;
 use keytally_fleet_plan::flow::Flow;
 use keytally_fleet_plan::holding::{self, Applied};
-use keytally_fleet_plan::layout::{PageState, PageWord, Phase};
+use keytally_fleet_plan::layout::{PAGE_TEXTS, PageState, PageWord, Phase};
 use keytally_fleet_plan::lease::LEARNING_MS;
 use keytally_fleet_plan::meta::Meta;
 use keytally_fleet_plan::request::{LeaseRequest, Reply, WINDOW_REFUSED};
@@ -58,6 +59,7 @@ pub struct Agent<'m, M> {
     config: FleetConfig,
     counters: Counters,
     problem: Mutex<Option<FleetError>>,
+    unusable: Mutex<Vec<UnusableKey>>,
     name: AtomicU64,
     key_messages: AtomicU64,
 }
@@ -74,6 +76,7 @@ impl<'m, M: Machine + Sync> Agent<'m, M> {
             config: config.clone(),
             counters: Counters::default(),
             problem: Mutex::new(None),
+            unusable: Mutex::default(),
             name: AtomicU64::new(0),
             key_messages: AtomicU64::new(0),
         })
@@ -87,6 +90,11 @@ impl<'m, M: Machine + Sync> Agent<'m, M> {
     /// Returns why the agent has no store at present.
     pub fn problem(&self) -> Option<FleetError> {
         self.problem.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Returns some keys of the store that lease requests cannot use, at most [`PAGE_TEXTS`].
+    pub fn unusable_keys(&self) -> Vec<UnusableKey> {
+        self.unusable().clone()
     }
 
     /// Returns how many messages the store has sent that keys were written: see
@@ -128,8 +136,34 @@ impl<'m, M: Machine + Sync> Agent<'m, M> {
         })
     }
 
+    fn unusable(&self) -> MutexGuard<'_, Vec<UnusableKey>> {
+        self.unusable.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn set_problem(&self, problem: Option<FleetError>) {
         *self.problem.lock().unwrap_or_else(PoisonError::into_inner) = problem;
+    }
+}
+
+/// A key of the store with which it cannot execute the lease requests of a tally: it has another
+/// type, or values that are not counts. Another program has written it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UnusableKey {
+    /// The name of the key.
+    pub key: String,
+    /// What the store has returned.
+    pub error: String,
+    tally: u32,
+    end_ms: u64,
+}
+
+impl fmt::Display for UnusableKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { key, error, .. } = self;
+        write!(
+            f,
+            "the store's key {key} is unusable, so its tally gets no units: delete it ({error})"
+        )
     }
 }
 
@@ -155,6 +189,13 @@ struct Prepared {
     tally: u32,
     subject: Subject,
     request: LeaseRequest,
+}
+
+impl Prepared {
+    fn call(&self) -> Call<'_> {
+        let Subject { name, layout, .. } = &self.subject;
+        Call { subject: name, layout, request: &self.request }
+    }
 }
 
 /// What the agent's thread has in memory. Everything that must hold is in the words.
@@ -340,6 +381,7 @@ impl<'a, M: Machine + Sync> Turns<'a, M> {
         let before_ms = self.now_ms();
         add(&self.agent.counters.connections, 1);
         self.agent.set_problem(None);
+        self.agent.unusable().clear();
         let identity = store.identity();
         self.store = Some(store);
         self.connected_at = self.steady.elapsed();
@@ -461,6 +503,7 @@ impl<'a, M: Machine + Sync> Turns<'a, M> {
         self.machine.page(PageWord::Name).store(name, Ordering::Release);
         self.agent.name.store(name, Ordering::Release);
         self.tallies.clear();
+        self.agent.unusable().clear();
         let now_ms = self.now_ms();
         self.learning_since_ms = Some(now_ms);
         self.set_phase(if self.store.is_some() { Phase::Learning } else { Phase::Cut });
@@ -604,6 +647,8 @@ impl<'a, M: Machine + Sync> Turns<'a, M> {
         if elapsed.saturating_sub(self.swept_at) >= SWEEP {
             self.swept_at = elapsed;
             self.tallies.drop_idle();
+            let now_ms = self.now_ms();
+            self.agent.unusable().retain(|it| now_ms < it.end_ms);
         }
     }
 
@@ -628,14 +673,7 @@ impl<'a, M: Machine + Sync> Turns<'a, M> {
         self.allowance = self.allowance.saturating_sub(count.saturating_mul(MILLION));
         add(&self.agent.counters.requests, count);
         let name = name_in_store(self.agent.name.load(Ordering::Relaxed));
-        let calls: Vec<Call<'_>> = prepared
-            .iter()
-            .map(|prepared| Call {
-                subject: &prepared.subject.name,
-                layout: &prepared.subject.layout,
-                request: &prepared.request,
-            })
-            .collect();
+        let calls: Vec<Call<'_>> = prepared.iter().map(Prepared::call).collect();
         let sent_ms = self.steady.ms();
         let Some(store) = &mut self.store else { return false };
         let exchange = store.exchange(&name, &calls, self.agent.config.confirm);
@@ -649,14 +687,44 @@ impl<'a, M: Machine + Sync> Turns<'a, M> {
         for (prepared, reply) in prepared.iter().zip(&exchange.replies) {
             is_name_taken |= self.apply(prepared, reply.as_ref(), now_ms);
         }
+        let named = match exchange.problem {
+            Some(problem) => Err(problem),
+            None => self.name_unusable(&name, &prepared, &exchange.replies),
+        };
         if is_name_taken {
             self.renew();
         }
         self.machine.wake();
-        if let Some(problem) = exchange.problem {
+        if let Err(problem) = named {
             self.lost(problem);
         }
         true
+    }
+
+    /// Finds out with which keys the store cannot execute lease requests.
+    fn name_unusable(
+        &mut self,
+        machine: &str,
+        prepared: &[Prepared],
+        replies: &[Option<Result<Reply, String>>],
+    ) -> Result<(), FleetError> {
+        for (prepared, reply) in prepared.iter().zip(replies) {
+            let (tally, Some(reply)) = (prepared.tally, reply) else { continue };
+            let mut keys = self.agent.unusable();
+            let Err(error) = reply else {
+                keys.retain(|it| it.tally != tally);
+                continue;
+            };
+            if keys.len() >= PAGE_TEXTS || keys.iter().any(|it| it.tally == tally) {
+                continue;
+            }
+            drop(keys);
+            let Some(store) = &mut self.store else { break };
+            let (key, end_ms) = store.unusable_key(machine, &prepared.call())?;
+            let key = UnusableKey { key, error: error.clone(), tally, end_ms };
+            self.agent.unusable().push(key);
+        }
+        Ok(())
     }
 
     /// Lets the planner of a tally decide whether to send a lease request.
@@ -678,9 +746,14 @@ impl<'a, M: Machine + Sync> Turns<'a, M> {
         request.map(|request| Prepared { tally, subject, request })
     }
 
-    /// Applies a reply, or gives the request up. Returns whether another machine has this machine's
-    /// name.
-    fn apply(&mut self, prepared: &Prepared, reply: Option<&Reply>, now_ms: u64) -> bool {
+    /// Applies a reply, or gives the request up if there is none or an error. Returns whether
+    /// another machine has this machine's name.
+    fn apply(
+        &mut self,
+        prepared: &Prepared,
+        reply: Option<&Result<Reply, String>>,
+        now_ms: u64,
+    ) -> bool {
         let counters = &self.agent.counters;
         let layout = &prepared.subject.layout;
         let (Some(words), Some(entry)) =
@@ -690,7 +763,7 @@ impl<'a, M: Machine + Sync> Turns<'a, M> {
         };
         let mut is_name_taken = false;
         match reply {
-            Some(reply) => {
+            Some(Ok(reply)) => {
                 let windows = prepared.request.windows().len();
                 let refused = |window: &&_| **window == WINDOW_REFUSED;
                 let machines = reply.windows[..windows].iter().map(|window| window.machines);
@@ -709,6 +782,10 @@ impl<'a, M: Machine + Sync> Turns<'a, M> {
                         is_name_taken = true;
                     }
                 }
+            }
+            Some(Err(_)) => {
+                add(&counters.unanswered, 1);
+                entry.planner.failed(&words, now_ms);
             }
             None => {
                 add(&counters.unanswered, 1);

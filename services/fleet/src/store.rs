@@ -6,7 +6,7 @@ use keytally_fleet_plan::credit::CreditLayout;
 use keytally_fleet_plan::flow::MOST_IN_FLIGHT;
 use keytally_fleet_plan::lease::LEARNING_MS;
 use keytally_fleet_plan::request::{LEASE_SCRIPT, LeaseRequest, MOST_RECALLS, Reply, WindowReply};
-use redis::{Cmd, Value, cmd};
+use redis::{Cmd, ServerError, Value, cmd};
 
 use crate::address::{Endpoint, Topology};
 use crate::clock::Steady;
@@ -40,8 +40,9 @@ pub(crate) struct Call<'c> {
 /// What came of a pipeline.
 #[derive(Debug)]
 pub(crate) struct Exchange {
-    /// The reply to each call. Without one, the store may or may not have applied the request.
-    pub(crate) replies: Vec<Option<Reply>>,
+    /// The reply to each call, or why the store could not execute this one. Without either, the
+    /// store may or may not have applied the request.
+    pub(crate) replies: Vec<Option<Result<Reply, String>>>,
     /// The calls that too few replicas have confirmed. They have no reply.
     pub(crate) unconfirmed: usize,
     /// Why the store must be connected again.
@@ -203,13 +204,20 @@ impl Store {
                         }
                         // While a slot moves, it may have only some of the windows.
                         "TRYAGAIN" => None,
+                        _ if is_of_one_call(&error) => {
+                            exchange.replies[pending.call] = Some(Err(sentence(&error)));
+                            None
+                        }
                         _ => return Err(explained(link.connection.endpoint(), &error.into())),
                     },
                     value => {
-                        let call = &calls[pending.call];
-                        let reply = parse_reply(&value, call.request)
-                            .ok_or_else(|| link.connection.unintelligible("EVALSHA"))?;
-                        exchange.replies[pending.call] = Some(reply);
+                        let Value::Array(_) = value else {
+                            return Err(link.connection.unintelligible("EVALSHA"));
+                        };
+                        let reply = parse_reply(&value, calls[pending.call].request);
+                        exchange.replies[pending.call] = Some(reply.ok_or_else(|| {
+                            "its counts are not numbers of units in a window".to_owned()
+                        }));
                         None
                     }
                 };
@@ -226,8 +234,8 @@ impl Store {
                     _ => return Err(link.connection.unintelligible("WAIT")),
                 };
                 for pending in pending.iter().filter(|_| !confirmed) {
-                    let dropped = exchange.replies[pending.call].take();
-                    exchange.unconfirmed += usize::from(dropped.is_some());
+                    let reply = &mut exchange.replies[pending.call];
+                    exchange.unconfirmed += usize::from(reply.take_if(|it| it.is_ok()).is_some());
                 }
             }
             if lacks_script {
@@ -246,6 +254,47 @@ impl Store {
             next[link].push(Pending { is_importing, ..pending });
         }
         Ok(next)
+    }
+
+    /// Returns the key that makes the store refuse a lease request, and when its window ends. If
+    /// none is found, it is that of the first window.
+    pub(crate) fn unusable_key(
+        &mut self,
+        machine: &str,
+        call: &Call<'_>,
+    ) -> Result<(String, u64), FleetError> {
+        let fleet = self.fleet.clone();
+        let windows = call.layout.windows().iter().zip(call.request.windows());
+        let keys: Vec<(String, u64)> = windows
+            .map(|(window, wanted)| {
+                let mut key = String::new();
+                write_key(&mut key, &fleet, call.subject, *window, wanted.begin_ms);
+                (key, wanted.end_ms)
+            })
+            .collect();
+        let first = keys.first().cloned().unwrap_or_default();
+        let connection = self.connection_of(&first.0)?;
+        let since = Steady::start();
+        let ordered = |key: &str| format!("{key}:ordered");
+        let mut bytes = Vec::new();
+        for (key, _) in &keys {
+            cmd("HMGET").arg(key).arg(&FIELDS).arg(machine).write_packed_command(&mut bytes);
+            cmd("ZRANGE").arg(ordered(key)).arg(0).arg(0).write_packed_command(&mut bytes);
+        }
+        connection.send(&bytes)?;
+        let mut unusable = None;
+        for (key, end_ms) in keys {
+            let is_usable = match connection.receive(&since)? {
+                Value::Array(values) => values.iter().all(is_count),
+                _ => false,
+            };
+            let is_ordered = matches!(connection.receive(&since)?, Value::Array(_));
+            let key = if is_usable { ordered(&key) } else { key };
+            if !(is_usable && is_ordered) && unusable.is_none() {
+                unusable = Some((key, end_ms));
+            }
+        }
+        Ok(unusable.unwrap_or(first))
     }
 
     /// Returns the link to a node that has a slot, or imports it.
@@ -306,6 +355,29 @@ impl Store {
         }
         Err(problem)
     }
+}
+
+/// The fields of a window's hash that the script reads, without that of the machine.
+const FIELDS: [&str; 4] = ["t", "n", "x", "w"];
+
+/// Returns whether a field has no value, or one that the script can read.
+fn is_count(value: &Value) -> bool {
+    matches!(value, Value::Nil) || text(value).is_some_and(|text| text.parse::<u64>().is_ok())
+}
+
+/// Returns whether an error of the script is one of this call's keys, and not one of the store.
+/// A key has another type, or the script cannot compute with its values.
+fn is_of_one_call(error: &ServerError) -> bool {
+    let detail = error.details().unwrap_or_default();
+    let is_of_script = detail.contains("user_script");
+    // Redis 6 has the error's code in the detail.
+    error.code() == "WRONGTYPE"
+        || (is_of_script && (detail.contains("WRONGTYPE") || detail.contains("attempt to")))
+}
+
+/// Returns an error of the script as text.
+fn sentence(error: &ServerError) -> String {
+    format!("{} {}", error.code(), error.details().unwrap_or_default())
 }
 
 /// The script by which machines compare their limiters.

@@ -16,7 +16,7 @@ mod program;
 
 use core::time::Duration;
 use std::fs;
-use std::io::{Read as _, Write as _};
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::os::unix::fs::FileExt as _;
 use std::os::unix::net::{UnixDatagram, UnixStream};
 use std::path::Path;
@@ -25,7 +25,7 @@ use std::process::Command;
 use keytally::{AddressLimiter, Limiter};
 use keytally_fleet::plan::layout::PageWord;
 use machines::{
-    Agent, PLAN, Store, admitted, agent, check, create_machines, fleet, join, pause, status,
+    Agent, PLAN, Store, TRIES, admitted, agent, check, create_machines, fleet, join, pause, status,
     wait_for,
 };
 use program::{Run, Sandbox};
@@ -390,6 +390,46 @@ fn status_and_top_show_the_units_of_a_machine() {
     assert!(text.contains("one/api.gate: in a fleet, with the fleet file one/api.fleet\n"));
     assert!(text.contains("agent: it leads; "), "{text}");
     assert!(text.contains(" held for 1 tally, "), "{text}");
+    drop(agents);
+}
+
+/// Sends a command to the store of a sandbox. Returns the first line of the reply.
+fn send(sandbox: &Sandbox, command: &str) -> String {
+    let mut stream = UnixStream::connect(sandbox.path("store")).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+    stream.write_all(format!("{command}\r\n").as_bytes()).unwrap();
+    let mut line = String::new();
+    BufReader::new(stream).read_line(&mut line).unwrap();
+    line.trim_end().to_owned()
+}
+
+#[test]
+fn unusable_key_of_the_store_is_named() {
+    let sandbox = Sandbox::new();
+    let (key, key_id) = create_machines(&sandbox, PLAN, &["one"]);
+    let (other, _) = sandbox.issue("one/api.gate", &["--account", "43"]);
+    let store = Store::start(&sandbox, &[]);
+    let agents = join(&sandbox, &store, &["one"]);
+    assert_eq!(check(&sandbox, "one", &other).0, 0);
+    let begin_s = keytally::now().unix_s() / 2_678_400 * 2_678_400;
+    let name = format!("kt:{{test/{key_id}}}:key:2678400:{begin_s}");
+    assert_eq!(send(&sandbox, &format!("SET {name} text")), "+OK");
+    assert_eq!(check(&sandbox, "one", &key).1["outcome"], "unavailable");
+    agents[0].wait_for(&format!("the store's key {name} is unusable"));
+    let (code, found) = status(&sandbox, "one");
+    assert_eq!((code, &found["state"]), (0, &"leading".into()));
+    assert_eq!(found["unusable_keys"], serde_json::json!([name]));
+    let text = fleet(&sandbox, "status", "one", &[]).expect_status(0);
+    assert!(text.contains(&format!("store: the key {name} is unusable")), "{text}");
+    (0..50).for_each(|_| assert_eq!(check(&sandbox, "one", &other).0, 0));
+
+    assert_eq!(send(&sandbox, &format!("DEL {name}")), ":1");
+    let is_usable = || status(&sandbox, "one").1["unusable_keys"] == serde_json::json!([]);
+    for _ in (0..TRIES).take_while(|_| !is_usable()) {
+        pause();
+    }
+    assert!(is_usable(), "{:?}", status(&sandbox, "one"));
+    assert_eq!(admitted(&sandbox, &["one"], &key).0, 100);
     drop(agents);
 }
 

@@ -168,10 +168,12 @@ pub enum PageWord {
     KeysLacking = 64,
     /// The first of the texts of machines whose plans have other limits.
     OtherLimits = 128,
+    /// The first of the texts of keys of the store that lease requests cannot use.
+    UnusableKeys = 192,
 }
 
-/// How many texts begin at [`PageWord::KeysLacking`], and at [`PageWord::OtherLimits`]. One of no
-/// bytes, and one after it, is none.
+/// How many texts begin at [`PageWord::KeysLacking`], at [`PageWord::OtherLimits`] and at
+/// [`PageWord::UnusableKeys`]. One of no bytes, and one after it, is none.
 pub const PAGE_TEXTS: usize = 4;
 
 /// The words of a text: bytes of UTF-8, then zeros.

@@ -53,6 +53,10 @@ pub const SMALL_IDLE_MS: u64 = 2000;
 /// The most milliseconds between two statements of a holding that get no reply.
 pub const LONGEST_SETTLE_MS: u64 = 1000;
 
+/// After an error of one lease request, no other one of its tally is sent for this many
+/// milliseconds.
+pub const FAILED_PAUSE_MS: u64 = 1000;
+
 /// The assumed number of machines before the first reply.
 const MACHINES: u32 = 8;
 
@@ -92,6 +96,8 @@ pub struct Planner {
     unsettled_ms: Option<u64>,
     settle_at_ms: u64,
     settle_after_ms: u64,
+    /// Until when nothing is sent, since the store could not execute the last request.
+    paused_until_ms: u64,
     recalled: [bool; MAX_QUOTAS],
     random: u64,
 }
@@ -122,6 +128,7 @@ impl Planner {
             unsettled_ms: None,
             settle_at_ms: 0,
             settle_after_ms: GIVE_UP_MS,
+            paused_until_ms: 0,
             recalled: [false; MAX_QUOTAS],
             random: seed,
         }
@@ -168,6 +175,13 @@ impl Planner {
         self.settle_after_ms = (2 * self.settle_after_ms).min(LONGEST_SETTLE_MS);
     }
 
+    /// Closes the open lease request, which the store could not execute. The next one follows at
+    /// least [`FAILED_PAUSE_MS`] later.
+    pub fn failed<W: Words>(&mut self, words: &W, now_ms: u64) {
+        self.lost(words, now_ms);
+        self.paused_until_ms = now_ms.saturating_add(FAILED_PAUSE_MS);
+    }
+
     /// Returns the lease request to send now, if there is one.
     pub fn next<W: Words>(
         &mut self,
@@ -183,6 +197,9 @@ impl Planner {
             }
             self.give_up_ms = (2 * self.give_up_ms).min(LONGEST_GIVE_UP_MS);
             self.lost(words, now_ms);
+        }
+        if now_ms < self.paused_until_ms {
+            return None;
         }
         let is_claimed =
             core::mem::take(&mut self.is_claim_due) && holding::is_held(layout, words, now_ms);
@@ -269,7 +286,8 @@ impl Planner {
         let idle = has_credits.then(|| self.seen_ms.saturating_add(self.look_ms(layout)));
         let unreserved = holding::unreserved_ms(layout, words, self.seen_ms)
             .map(|at_ms| at_ms.max(self.state_at_ms));
-        [quiet, settled, exhausted, idle, unreserved].into_iter().flatten().min()
+        let due = [quiet, settled, exhausted, idle, unreserved].into_iter().flatten().min();
+        due.map(|due_ms| due_ms.max(self.paused_until_ms))
     }
 
     /// Returns whether the holding must be stated again now, since a request was given up and no

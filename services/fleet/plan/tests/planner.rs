@@ -4,7 +4,7 @@
 use keytally_core::Policy;
 use keytally_core::sync::AtomicU64;
 use keytally_fleet_plan::credit::CreditLayout;
-use keytally_fleet_plan::lease::{GIVE_UP_MS, Planner};
+use keytally_fleet_plan::lease::{FAILED_PAUSE_MS, GIVE_UP_MS, Planner};
 use keytally_fleet_plan::request::{LeaseRequest, Reply, WindowReply};
 use keytally_fleet_plan::words::{TallyWords, Word, Words as _, admit_unreserved, want};
 
@@ -99,4 +99,23 @@ fn units_of_a_window_that_the_store_refuses_are_stated_after_a_pause() {
     assert_eq!(due_ms, NOW_MS + GIVE_UP_MS);
     let request = planner.next(&layout, &words, due_ms).unwrap();
     assert_eq!(request.unreserved()[..2], [7, 7]);
+}
+
+#[test]
+fn failed_request_is_repeated_after_a_pause() {
+    let (layout, memory) = (layout(), [const { AtomicU64::new(0) }; 5]);
+    let words = TallyWords::from(&memory);
+    let mut planner = Planner::new(1);
+    let wanted = |planner: &mut Planner, now_ms| {
+        want(&words, 1);
+        planner.wanted();
+        planner.next(&layout, &words, now_ms)
+    };
+    wanted(&mut planner, NOW_MS).unwrap();
+    planner.failed(&words, NOW_MS);
+    let again_ms = NOW_MS + FAILED_PAUSE_MS;
+    assert_eq!(planner.due_ms(&layout, &words), Some(again_ms));
+    assert_eq!(wanted(&mut planner, again_ms - 1), None);
+    let request = wanted(&mut planner, again_ms).unwrap();
+    assert!(request.windows().iter().all(|window| window.hold == 0 && window.want > 0));
 }

@@ -10,7 +10,7 @@ use keytally_fleet::{FleetConfig, FleetError, KEY_SCRIPTS, PasswordSource};
 use redis::cmd;
 
 use crate::support::fleet::{Running, config, most, request};
-use crate::support::memory::Memory;
+use crate::support::memory::{Memory, Outcome};
 use crate::support::servers::{Server, free_port};
 use crate::support::time::now;
 
@@ -207,4 +207,40 @@ fn connection_by_tls_verifies_the_certificate() {
     tls.store.ca_file = Some(path("none").into());
     assert!(refused(&tls).contains("cannot be read"));
     drop(server);
+}
+
+#[test]
+fn unusable_key_of_one_tally_leaves_the_others_alone() {
+    let server = Server::start(&[]);
+    let machine = Arc::new(Memory::new(4, "5/minute, 100/month"));
+    let agent = Running::start(&machine, &config(&server.url()));
+    machine.wait_for(Phase::Leading);
+    let of_another_type = |key: &str| drop(server.query(cmd("SET").arg(key).arg("text")));
+    let without_a_count = |key: &str| drop(server.query(cmd("HSET").arg(key).arg("t").arg("many")));
+    let beyond_a_count = |key: &str| drop(server.query(cmd("HSET").arg(key).arg("t").arg(-1e15)));
+    let writes: [&dyn Fn(&str); 3] = [&of_another_type, &without_a_count, &beyond_a_count];
+    for (tally, write) in (0..).zip(writes) {
+        // The minute may end.
+        let minute = machine.now_ms() / 60_000;
+        let keys =
+            [minute, minute + 1].map(|it| format!("kt:{{test/k{tally}}}:key:60:{}", it * 60));
+        keys.iter().for_each(|key| write(key));
+        let since = now();
+        while agent.unusable_keys().is_empty() {
+            assert!(since.elapsed() < Duration::from_secs(10), "no key is named");
+            assert_eq!(machine.check(tally), Outcome::Unavailable);
+        }
+        let [named] = &agent.unusable_keys()[..] else { panic!("{:?}", agent.unusable_keys()) };
+        assert!(keys.contains(&named.key), "{named}");
+        assert!(named.to_string().contains("gets no units: delete it ("), "{named}");
+        machine.admit(3);
+        keys.iter().for_each(|key| drop(server.query(cmd("DEL").arg(key))));
+        while !agent.unusable_keys().is_empty() {
+            assert!(since.elapsed() < Duration::from_secs(20), "the deleted key is unusable");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        machine.admit(tally);
+    }
+    let counts = agent.stop();
+    assert_eq!(counts.connections, 1, "{counts:?}");
 }

@@ -14,7 +14,7 @@ use keytally_cli::internal::{
 };
 use keytally_core::sync::Ordering;
 use keytally_fleet::plan::layout::{PageError, PageState, PageWord, Phase};
-use keytally_fleet::{Agent, Counts, FleetConfig, OnLoss, REQUESTS_PER_S};
+use keytally_fleet::{Agent, Counts, FleetConfig, OnLoss, REQUESTS_PER_S, UnusableKey};
 use tokio::runtime::Runtime;
 use tokio::time::interval;
 
@@ -111,6 +111,8 @@ pub(crate) struct Report {
     pub(crate) keys: KeysReport,
     /// Why there is no store.
     problem: Option<String>,
+    /// The keys of the store that lease requests cannot use.
+    unusable: Vec<UnusableKey>,
     /// Whether the gate or limiter is in a fleet.
     is_shared: bool,
     /// Whether the path leads to another fleet file, or to none.
@@ -388,6 +390,8 @@ impl Leader {
         let carrier = self.keys.carrier(table, &file, &self.config, peppers);
         let carrier = carrier.map_err(|error| failure(&error))?;
         let carrier = carrier.as_ref();
+        // A former agent may have been killed.
+        self.publish(&file, Vec::new());
         let result = keys::run(&agent, carrier, || {
             let state = PageState::from_bits(file.page(PageWord::State).load(Ordering::Acquire));
             let problem = match state.phase {
@@ -395,13 +399,25 @@ impl Leader {
                 _ => None,
             };
             let must_end = watched.must_end(Some(&file));
+            let unusable = agent.unusable_keys();
+            if unusable != self.shared.reported().unusable {
+                self.publish(&file, unusable);
+            }
             let mut report = self.shared.reported();
             (report.phase, report.counts, report.problem) = (state.phase, agent.counts(), problem);
             report.keys = KeysReport::of(carrier);
             must_end
         });
+        self.publish(&file, Vec::new());
         result.map_err(|error| failure(&error))?;
         Ok(watched.successor())
+    }
+
+    /// Reports which keys of the store lease requests cannot use, also to the fleet file.
+    fn publish(&self, file: &FleetFile<'_>, unusable: Vec<UnusableKey>) {
+        let keys: Vec<_> = unusable.iter().map(|it| it.key.clone()).collect();
+        file.set_page_texts(PageWord::UnusableKeys, &keys);
+        self.shared.reported().unusable = unusable;
     }
 
     fn note(&self, role: Role) {
@@ -466,11 +482,11 @@ async fn report(shared: &Shared, supervisor: &Supervisor) {
     let (kind, path) = (shared.kind, shared.table.display());
     let mut ticks = interval(REPORT);
     let (mut is_ready, mut last, mut was_shared) = (false, String::new(), true);
-    let mut last_of_keys = None;
+    let (mut last_of_keys, mut last_unusable) = (None, Vec::new());
     let mut fed = (0, 0);
     loop {
         ticks.tick().await;
-        let Report { role, phase, problem, is_shared, is_removed, turns, keys, .. } =
+        let Report { role, phase, problem, unusable, is_shared, is_removed, turns, keys, .. } =
             shared.report();
         let state = match (role, phase, problem) {
             (Role::Starting, ..) | (Role::Leading, Phase::Absent, _) => continue,
@@ -497,6 +513,10 @@ async fn report(shared: &Shared, supervisor: &Supervisor) {
             }
             last_of_keys = keys.problem;
         }
+        for key in unusable.iter().filter(|key| !last_unusable.contains(*key)) {
+            print_note(&format!("keytally: {key}"));
+        }
+        last_unusable = unusable;
         if was_shared && !is_shared {
             print_note(&format!(
                 "keytally: {path} is not in a fleet, so each machine counts alone; when its \

@@ -155,6 +155,8 @@ struct StatusView {
     granted_requests: u64,
     #[serde(flatten)]
     held: Held,
+    /// Some keys of the store that lease requests cannot use.
+    unusable_keys: Vec<String>,
     /// `None` for a limiter, which has no keys.
     keys: Option<KeysView>,
 }
@@ -250,6 +252,7 @@ impl StatusView {
             lease_requests: load(PageWord::Requests),
             granted_requests: load(PageWord::Granted),
             held: Held::of(file),
+            unusable_keys: file.page_texts(PageWord::UnusableKeys).into_iter().collect(),
             keys: table.limiter().is_none().then(|| KeysView::of(file)),
         }
     }
@@ -276,6 +279,12 @@ impl StatusView {
         let Held { tallies, held_units, unspent_units } = self.held;
         let tallies = pluralized(tallies, "tally").replace("tallys", "tallies");
         writeln!(out, "units: {held_units} held for {tallies}, {unspent_units} of them not spent")?;
+        for key in &self.unusable_keys {
+            writeln!(
+                out,
+                "store: the key {key} is unusable, so its tally gets no units: delete it"
+            )?;
+        }
         self.keys.as_ref().map_or(Ok(()), |keys| keys.write(out))
     }
 }

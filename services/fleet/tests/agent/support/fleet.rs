@@ -3,10 +3,11 @@
 use alloc::sync::Arc;
 use core::time::Duration;
 use std::collections::HashMap;
+use std::sync::Mutex;
 use std::thread::{self, JoinHandle};
 
 use keytally_core::sync::{AtomicU64, Ordering};
-use keytally_fleet::{Agent, Counts, FleetConfig, FleetError, OnLoss, StoreConfig};
+use keytally_fleet::{Agent, Counts, FleetConfig, FleetError, OnLoss, StoreConfig, UnusableKey};
 
 use crate::support::memory::{Memory, Outcome};
 use crate::support::time::now;
@@ -18,6 +19,7 @@ pub(crate) fn config(url: &str) -> FleetConfig {
 /// An agent in a thread.
 pub(crate) struct Running {
     stop: Arc<AtomicU64>,
+    unusable: Arc<Mutex<Vec<UnusableKey>>>,
     thread: Option<JoinHandle<(Result<(), FleetError>, Counts)>>,
 }
 
@@ -25,12 +27,21 @@ impl Running {
     pub(crate) fn start(machine: &Arc<Memory>, config: &FleetConfig) -> Self {
         let stop = Arc::new(AtomicU64::new(0));
         let (machine, config, stopped) = (machine.clone(), config.clone(), stop.clone());
+        let unusable = Arc::new(Mutex::default());
+        let keys = unusable.clone();
         let thread = thread::spawn(move || {
             let agent = Agent::new(&*machine, &config).unwrap();
-            let result = agent.run(|| stopped.load(Ordering::Acquire) != 0);
+            let result = agent.run(|| {
+                *keys.lock().unwrap() = agent.unusable_keys();
+                stopped.load(Ordering::Acquire) != 0
+            });
             (result, agent.counts())
         });
-        Self { stop, thread: Some(thread) }
+        Self { stop, unusable, thread: Some(thread) }
+    }
+
+    pub(crate) fn unusable_keys(&self) -> Vec<UnusableKey> {
+        self.unusable.lock().unwrap().clone()
     }
 
     /// Waits until the agent ends by itself.
