@@ -73,21 +73,15 @@ const REASONS: &[(&str, &str, &str)] = &[
         "A group's number is below the number of groups, which is at most 2^26.",
     ),
     (
-        "core/src/gate/settle.rs",
-        ARITHMETIC,
-        "The file has no arithmetic of its own here. These lines are of functions that the compiler\n\
-         inlined, and their reasons are in the groups of their files.",
-    ),
-    (
-        "core/src/gate/settle.rs",
-        INDEX,
-        "The file has no index of its own. These lines are of functions that the compiler inlined, and\n\
-         their reasons are in the groups of their files.",
-    ),
-    (
         "core/src/gate/tallies.rs",
         ARITHMETIC,
         "An entry lies within one line, and a team's tallies are its words 1 and 2.",
+    ),
+    (
+        "core/src/gate/tallies.rs",
+        INDEX,
+        "The file has no index of its own. These lines are of functions that the compiler inlined, and\n\
+         their reasons are in the groups of their files.",
     ),
     ("core/src/gate/team.rs", ARITHMETIC, "The numbers of keys and teams are at most 2^26 each."),
     (
@@ -98,6 +92,12 @@ const REASONS: &[(&str, &str, &str)] = &[
     ),
     ("core/src/quotas.rs", DIVISION, "The length of a window is at least a second."),
     ("core/src/sort.rs", INDEX, "The index is below the end, which is below the number of items."),
+    ("core/src/tally_verdict.rs", ARITHMETIC, "A verdict has at most 4 windows."),
+    (
+        "core/src/tally_verdict.rs",
+        INDEX,
+        "A window's index is below the number of windows, at most 4.",
+    ),
     ("core/src/tally/counts.rs", DIVISION, "The length of a window is at least a second."),
     (
         "core/src/decide.rs",
