@@ -441,7 +441,11 @@ fn too_few_confirming_replicas_are_reported() {
     let sandbox = Sandbox::new();
     create_machines(&sandbox, PLAN, &["one"]);
     let port = free_port().to_string();
-    let store = Store::start(&sandbox, &["--bind", "127.0.0.1", "--port", port.clone().leak()]);
+    // What is sent to a replica is written to this folder first.
+    let folder = sandbox.path("one").display().to_string();
+    let store =
+        ["--bind", "127.0.0.1", "--dir", folder.clone().leak(), "--port", port.clone().leak()];
+    let store = Store::start(&sandbox, &store);
     let agent = Agent::start(&sandbox, "one", &store, &["--confirm", "1"]);
     let sentence = "0 replicas of the store confirm, and --confirm needs 1: no units are leased";
     wait_for(&sandbox, "one", "unconfirmed");
@@ -451,7 +455,7 @@ fn too_few_confirming_replicas_are_reported() {
     assert!(text.contains(&format!("replicas: {sentence}\n")), "{text}");
     agent.wait_for(&format!("keytally: leading, but {sentence}"));
 
-    let options = ["--repl-diskless-sync-delay", "0", "--replicaof", "127.0.0.1", &port];
+    let options = ["--dir", &folder, "--replicaof", "127.0.0.1", &port];
     let mut replica = Store::spawn(&sandbox.path("replica"), &options);
     wait_for(&sandbox, "one", "leading");
     assert_eq!(status(&sandbox, "one").0, 0);
