@@ -15,7 +15,7 @@ use keytally_core::sync::{AtomicU64, Ordering};
 use keytally_fleet_plan::clock::FleetClock;
 use keytally_fleet_plan::flow::Flow;
 use keytally_fleet_plan::holding::{self, Applied};
-use keytally_fleet_plan::layout::{PAGE_TEXTS, PageState, PageWord, Phase};
+use keytally_fleet_plan::layout::{PAGE_TEXTS, PageState, PageWord, Phase, ReplicasState};
 use keytally_fleet_plan::lease::LEARNING_MS;
 use keytally_fleet_plan::meta::Meta;
 use keytally_fleet_plan::request::{LeaseRequest, Reply, WINDOW_REFUSED};
@@ -37,6 +37,10 @@ pub const SLEEP: Duration = Duration::from_millis(50);
 
 /// How often the agent requests the store's time, which also tests the connection.
 const TEST: Duration = Duration::from_millis(500);
+
+/// For how long too few confirming replicas are reported after the last request that they did not
+/// confirm, although the store has enough.
+const LACKING: Duration = Duration::from_secs(2);
 
 /// How often planners without work are dropped.
 const SWEEP: Duration = Duration::from_secs(1);
@@ -119,6 +123,7 @@ impl<'m, M: Machine + Sync> Agent<'m, M> {
         }
         self.name.store(name.load(Ordering::Acquire), Ordering::Release);
         self.machine.page(PageWord::Fleet).store(self.config.number(), Ordering::Release);
+        self.machine.page(PageWord::Replicas).store(0, Ordering::Release);
         let subscriber = Subscriber {
             config: &self.config,
             name: &self.name,
@@ -227,6 +232,8 @@ struct Turns<'a, M> {
     messages: Receiver<Message>,
     tested_at: Option<Duration>,
     swept_at: Duration,
+    /// When too few replicas confirmed last.
+    lacking_at: Option<Duration>,
     /// Millionths of lease requests that may be sent, and when they were counted.
     allowance: u64,
     allowed_at: Duration,
@@ -259,6 +266,7 @@ impl<'a, M: Machine + Sync> Turns<'a, M> {
             messages,
             tested_at: None,
             swept_at: Duration::ZERO,
+            lacking_at: None,
             allowance: 0,
             allowed_at: Duration::ZERO,
             is_deferring: false,
@@ -345,6 +353,7 @@ impl<'a, M: Machine + Sync> Turns<'a, M> {
             return Ok(());
         }
         let connected = Store::connect(&self.agent.config).and_then(|mut store| {
+            store.verify_rights(self.agent.config.confirm)?;
             let sent = self.steady;
             let before_ms = sent.ms();
             let store_ms = store.time()?;
@@ -455,17 +464,39 @@ impl<'a, M: Machine + Sync> Turns<'a, M> {
         let sent_ms = self.steady.ms();
         let time = store.time().map(|store_ms| (store_ms, self.steady.ms()));
         let limiter = self.machine.limiter();
-        match time.and_then(|time| match limiter {
-            Some(limiter) => store.state(&limiter, false).map(|()| time),
-            None => Ok(time),
-        }) {
-            Ok((store_ms, received_ms)) => {
+        let has_confirm = self.agent.config.confirm > 0;
+        let tested = time.and_then(|time| {
+            if let Some(limiter) = limiter {
+                store.state(&limiter, false)?;
+            }
+            let replicas = has_confirm.then(|| store.replicas()).transpose()?;
+            Ok((time, replicas))
+        });
+        match tested {
+            Ok(((store_ms, received_ms), replicas)) => {
+                if let Some(replicas) = replicas {
+                    self.note_replicas(replicas, false);
+                }
                 if !self.timed(sent_ms, received_ms, store_ms) {
                     self.renew();
                 }
             }
             Err(problem) => self.lost(problem),
         }
+    }
+
+    /// Notes how many replicas the store has, or how many have confirmed lease requests.
+    fn note_replicas(&mut self, confirming: u32, is_confirmation: bool) {
+        let state = ReplicasState { needed: self.agent.config.confirm, confirming };
+        let elapsed = self.steady.elapsed();
+        let is_recent = |at| elapsed.saturating_sub(at) < LACKING;
+        if state.bits() != 0 {
+            self.lacking_at = Some(elapsed);
+        } else if !is_confirmation && self.lacking_at.is_some_and(is_recent) {
+            // Replicas that confirm late are replicas all the same.
+            return;
+        }
+        self.machine.page(PageWord::Replicas).store(state.bits(), Ordering::Release);
     }
 
     /// Notes the store's time. Returns whether its clock has moved as the machine's has.
@@ -678,6 +709,9 @@ impl<'a, M: Machine + Sync> Turns<'a, M> {
         let Some(store) = &mut self.store else { return false };
         let exchange = store.exchange(&name, &calls, self.agent.config.confirm);
         add(&self.agent.counters.unconfirmed, u64::try_from(exchange.unconfirmed).unwrap_or(0));
+        if let Some(confirming) = exchange.confirming {
+            self.note_replicas(confirming, true);
+        }
         let now_ms = self.now_ms();
         let received_ms = self.steady.ms();
         (0..count).for_each(|_| self.flow.replied(sent_ms, received_ms));

@@ -5,8 +5,9 @@ use std::sync::Once;
 
 use keytally_fleet_plan::lease::LEARNING_MS;
 use redis::{
-    Client, ClientTlsConfig, Cmd, Connection as Inner, ConnectionAddr, ErrorKind,
-    IntoConnectionInfo as _, PubSub, RedisConnectionInfo, RedisError, TlsCertificates, Value, cmd,
+    Arg, Client, ClientTlsConfig, Cmd, Connection as Inner, ConnectionAddr, ErrorKind,
+    IntoConnectionInfo as _, PubSub, RedisConnectionInfo, RedisError, ServerError, TlsCertificates,
+    Value, cmd,
 };
 
 use crate::address::Endpoint;
@@ -153,6 +154,22 @@ impl Connection {
         }
     }
 
+    /// Sends commands, and returns the rights for them that the user lacks, as `ACL SETUSER` takes
+    /// them.
+    pub(crate) fn lacking_rights(&mut self, commands: &[Cmd]) -> Result<Vec<String>, FleetError> {
+        let since = Steady::start();
+        let mut bytes = Vec::new();
+        commands.iter().for_each(|command| command.write_packed_command(&mut bytes));
+        self.send(&bytes)?;
+        let mut lacking = Vec::new();
+        for command in commands {
+            if let Value::ServerError(error) = self.receive(&since)? {
+                lacking.extend(lacking_right(&error, command));
+            }
+        }
+        Ok(lacking)
+    }
+
     /// Loads a script, and returns the digest by which it is called.
     pub(crate) fn load(&mut self, script: &str) -> Result<String, FleetError> {
         let reply = self.query(cmd("SCRIPT").arg("LOAD").arg(script))?;
@@ -178,6 +195,21 @@ impl Connection {
         let endpoint = &self.endpoint;
         FleetError::lost(format!("the store at {endpoint} sent no reply of {command}"))
     }
+}
+
+/// Returns the right whose lack is the error, as `ACL SETUSER` takes it.
+fn lacking_right(error: &ServerError, command: &Cmd) -> Option<String> {
+    let detail = (error.code() == "NOPERM").then(|| error.details().unwrap_or_default())?;
+    let is_of = |what: &str| detail.contains(what) && !detail.contains("to run the");
+    if is_of("channel") {
+        return Some("&kt:*".to_owned());
+    }
+    if is_of("key") {
+        return Some("~kt:*".to_owned());
+    }
+    let name = command.args_iter().next();
+    let Some(Arg::Simple(name)) = name else { return None };
+    Some(format!("+{}", String::from_utf8_lossy(name).to_lowercase()))
 }
 
 /// Returns the text of a reply.

@@ -45,6 +45,8 @@ pub(crate) struct Exchange {
     pub(crate) replies: Vec<Option<Result<Reply, String>>>,
     /// The calls that too few replicas have confirmed. They have no reply.
     pub(crate) unconfirmed: usize,
+    /// The least replicas that have confirmed the calls of a primary. `None` if none had to.
+    pub(crate) confirming: Option<u32>,
     /// Why the store must be connected again.
     pub(crate) problem: Option<FleetError>,
 }
@@ -127,11 +129,55 @@ impl Store {
         time.ok_or_else(|| FleetError::lost("the store has no primary"))
     }
 
+    /// Returns how many replicas the primary with the fewest has.
+    pub(crate) fn replicas(&mut self) -> Result<u32, FleetError> {
+        let mut least = u32::MAX;
+        for link in &mut self.links {
+            // With no replica to wait for, the reply comes immediately.
+            let reply = link.connection.query(cmd("WAIT").arg(0).arg(CONFIRM_MS))?;
+            let replicas = parse_replicas(&reply);
+            least = least.min(replicas.ok_or_else(|| link.connection.unintelligible("WAIT"))?);
+        }
+        Ok(least)
+    }
+
+    /// Refuses a user without a right that an agent needs, and names all that lack.
+    pub(crate) fn verify_rights(&mut self, confirm: u32) -> Result<(), FleetError> {
+        let is_cluster = self.slots.is_some();
+        let key = format!("kt:{{{}/rights}}", self.fleet);
+        let channel = format!("{}:rights", channels(&self.fleet));
+        let commands = right_commands(&key, &channel, confirm > 0, is_cluster);
+        let mut subscribe = cmd("SUBSCRIBE");
+        subscribe.arg(&channel);
+        let subscribe = [subscribe];
+        for link in &mut self.links {
+            let mut lacking = link.connection.lacking_rights(&commands)?;
+            // A connection that has subscribed cannot send other commands.
+            let mut other = Connection::open(link.connection.endpoint(), &self.access)?;
+            lacking.extend(other.lacking_rights(&subscribe)?);
+            lacking.sort_unstable();
+            lacking.dedup();
+            let endpoint = link.connection.endpoint();
+            if !lacking.is_empty() {
+                let lacking = lacking.join(" ");
+                return Err(FleetError::refused(format!(
+                    "the store at {endpoint} gives the agent's user too few rights: it lacks \
+                     {lacking}"
+                )));
+            }
+        }
+        Ok(())
+    }
+
     /// Sends lease requests of a machine, and receives their replies. At least `confirm` replicas
     /// must have each of them.
     pub(crate) fn exchange(&mut self, machine: &str, calls: &[Call<'_>], confirm: u32) -> Exchange {
-        let mut exchange =
-            Exchange { replies: vec![None; calls.len()], unconfirmed: 0, problem: None };
+        let mut exchange = Exchange {
+            replies: vec![None; calls.len()],
+            unconfirmed: 0,
+            confirming: None,
+            problem: None,
+        };
         let mut pending: Vec<Vec<Pending>> = vec![Vec::new(); self.links.len()];
         for (call, wanted) in calls.iter().enumerate() {
             match self.link_of(wanted).and_then(|link| pending.get_mut(link)) {
@@ -226,14 +272,15 @@ impl Store {
                 }
             }
             if confirm > 0 {
-                let confirmed = match link.connection.receive(&since)? {
-                    Value::Int(replicas) => replicas >= i64::from(confirm),
+                let replicas = match link.connection.receive(&since)? {
                     Value::ServerError(error) => {
                         return Err(explained(link.connection.endpoint(), &error.into()));
                     }
-                    _ => return Err(link.connection.unintelligible("WAIT")),
+                    value => parse_replicas(&value)
+                        .ok_or_else(|| link.connection.unintelligible("WAIT"))?,
                 };
-                for pending in pending.iter().filter(|_| !confirmed) {
+                exchange.confirming = Some(replicas.min(exchange.confirming.unwrap_or(u32::MAX)));
+                for pending in pending.iter().filter(|_| replicas < confirm) {
                     let reply = &mut exchange.replies[pending.call];
                     exchange.unconfirmed += usize::from(reply.take_if(|it| it.is_ok()).is_some());
                 }
@@ -354,6 +401,48 @@ impl Store {
             }
         }
         Err(problem)
+    }
+}
+
+/// Returns one command for each right that an agent needs and has not used at its start. None of
+/// them changes a key: those that write have no such key, or an argument that is refused after the
+/// right was examined.
+fn right_commands(key: &str, channel: &str, confirms: bool, is_cluster: bool) -> Vec<Cmd> {
+    let no_script = "0".repeat(40);
+    let mut commands: Vec<Vec<&str>> = vec![
+        vec!["EVALSHA", &no_script, "1", key],
+        vec!["HMGET", key, "field"],
+        vec!["HSET", key, "field", "1", "field without a value"],
+        vec!["HGETALL", key],
+        vec!["HDEL", key, "field"],
+        vec!["PEXPIREAT", key, "1"],
+        vec!["ZADD", key, "no number", "member"],
+        vec!["ZRANGE", key, "0", "0"],
+        vec!["ZREM", key, "member"],
+        vec!["PUBLISH", channel, ""],
+    ];
+    if confirms {
+        commands.push(vec!["WAIT", "0", "1"]);
+    }
+    if is_cluster {
+        commands.push(vec!["ASKING"]);
+    }
+    commands.push(vec!["PING"]);
+    commands
+        .into_iter()
+        .map(|arguments| {
+            let mut command = Cmd::new();
+            command.arg(arguments);
+            command
+        })
+        .collect()
+}
+
+/// Reads the reply of `WAIT`.
+fn parse_replicas(value: &Value) -> Option<u32> {
+    match value {
+        Value::Int(replicas) => u32::try_from(*replicas).ok(),
+        _ => None,
     }
 }
 

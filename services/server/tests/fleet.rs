@@ -6,6 +6,8 @@
 #[expect(unreachable_pub, reason = "a module of several tests")]
 #[path = "support/machines.rs"]
 mod machines;
+#[path = "support/ports.rs"]
+mod ports;
 #[expect(
     dead_code,
     unreachable_pub,
@@ -28,6 +30,7 @@ use machines::{
     Agent, PLAN, Store, TRIES, admitted, agent, check, create_machines, fleet, join, pause, status,
     wait_for,
 };
+use ports::free_port;
 use program::{Run, Sandbox};
 use rustix::process::Signal;
 use serde_json::Value;
@@ -431,6 +434,34 @@ fn unusable_key_of_the_store_is_named() {
     assert!(is_usable(), "{:?}", status(&sandbox, "one"));
     assert_eq!(admitted(&sandbox, &["one"], &key).0, 100);
     drop(agents);
+}
+
+#[test]
+fn too_few_confirming_replicas_are_reported() {
+    let sandbox = Sandbox::new();
+    create_machines(&sandbox, PLAN, &["one"]);
+    let port = free_port().to_string();
+    // What is sent to a replica is written to this folder first.
+    let folder = sandbox.path("one").display().to_string();
+    let store =
+        ["--bind", "127.0.0.1", "--dir", folder.clone().leak(), "--port", port.clone().leak()];
+    let store = Store::start(&sandbox, &store);
+    let agent = Agent::start(&sandbox, "one", &store, &["--confirm", "1"]);
+    let sentence = "0 replicas of the store confirm, and --confirm needs 1: no units are leased";
+    wait_for(&sandbox, "one", "unconfirmed");
+    assert_eq!(status(&sandbox, "one").0, 3);
+    let text = fleet(&sandbox, "status", "one", &[]).expect_status(3);
+    assert!(text.contains("agent: it leads; "), "{text}");
+    assert!(text.contains(&format!("replicas: {sentence}\n")), "{text}");
+    agent.wait_for(&format!("keytally: leading, but {sentence}"));
+
+    let options = ["--dir", &folder, "--replicaof", "127.0.0.1", &port];
+    let mut replica = Store::spawn(&sandbox.path("replica"), &options);
+    wait_for(&sandbox, "one", "leading");
+    assert_eq!(status(&sandbox, "one").0, 0);
+    replica.kill().unwrap();
+    replica.wait().unwrap();
+    wait_for(&sandbox, "one", "unconfirmed");
 }
 
 #[test]

@@ -150,6 +150,8 @@ pub enum PageWord {
     Requests = 40,
     /// Those whose reply granted units.
     Granted = 41,
+    /// What the agent says of the store's replicas: see [`ReplicasState`].
+    Replicas = 42,
     /// What the agent says of the keys: see [`KeysState`].
     Keys = 48,
     /// When the gate last had all keys of the fleet, in milliseconds of the fleet's time; 0 if it
@@ -223,6 +225,33 @@ impl KeysState {
             KeysMode::Carried => 2,
         };
         (self.refused as u64) << 32 | mode
+    }
+}
+
+/// The word [`PageWord::Replicas`]: the number of replicas of the store that must confirm each
+/// grant in bits 32 to 63, and of those that do in bits 0 to 31. It is 0 while enough do.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct ReplicasState {
+    /// How many must confirm each grant.
+    pub needed: u32,
+    /// How many do.
+    pub confirming: u32,
+}
+
+impl ReplicasState {
+    /// The state in a word. `None` if enough replicas confirm.
+    pub const fn from_bits(bits: u64) -> Option<Self> {
+        let (needed, confirming) = halves_of(bits);
+        if confirming < needed { Some(Self { needed, confirming }) } else { None }
+    }
+
+    /// Returns the word.
+    pub const fn bits(self) -> u64 {
+        if self.confirming < self.needed {
+            (self.needed as u64) << 32 | self.confirming as u64
+        } else {
+            0
+        }
     }
 }
 

@@ -7,8 +7,8 @@ use core::time::Duration;
 use std::thread;
 
 use keytally_core::sync::{AtomicU64, Ordering};
-use keytally_fleet::FleetConfig;
-use keytally_fleet::plan::layout::Phase;
+use keytally_fleet::plan::layout::{PageWord, Phase, ReplicasState};
+use keytally_fleet::{FleetConfig, Machine as _};
 use redis::{Value, cmd};
 
 use crate::support::fleet::{Running, admitted, config, most, request};
@@ -185,16 +185,21 @@ fn grants_need_as_many_replicas_as_are_to_confirm() {
     let machine = Arc::new(Memory::new(8, "10000/hour"));
     let confirmed = FleetConfig { confirm: 1, ..config(&primary.url()) };
     let agent = Running::start(&machine, &confirmed);
+    let lacking =
+        || ReplicasState::from_bits(machine.page(PageWord::Replicas).load(Ordering::Acquire));
     machine.wait_for(Phase::Leading);
     machine.admit(0);
+    assert_eq!(lacking(), None);
     replica.kill();
-    thread::sleep(Duration::from_millis(100));
+    let none = ReplicasState { needed: 1, confirming: 0 };
+    wait("the report, without a request", || lacking() == Some(none));
     assert_eq!(machine.check(1), Outcome::Unavailable, "no replica confirms");
     thread::sleep(Duration::from_millis(300));
     assert_eq!(machine.check(1), Outcome::Unavailable, "no replica confirms");
     replica.restart();
     wait("the replica", || info(&replica, "master_link_status") == "up");
     wait("a grant", || machine.check(1) != Outcome::Unavailable);
+    assert_eq!(lacking(), None);
     let counts = agent.stop();
     assert!(counts.unconfirmed > 0, "{counts:?}");
 }

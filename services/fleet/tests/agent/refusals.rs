@@ -116,21 +116,44 @@ fn user_with_the_documented_rights_leads() {
     request(&machines, 2, 1, Duration::from_millis(1), is_done);
     let recalls: u64 = agents.into_iter().map(|agent| agent.stop().recalls).sum();
     assert!(recalls > 0, "no message was received");
-    for (index, right) in RIGHTS.iter().enumerate().filter(|(_, right)| right.starts_with('+')) {
-        let later = ["+subscribe", "+publish", "+hgetall", "+hdel", "+zadd", "+zrange", "+zrem"];
-        if later.contains(right) || *right == "+ping" {
-            // These are needed after the start.
-            continue;
-        }
+    for (index, right) in RIGHTS.iter().enumerate() {
         let mut fewer = RIGHTS.to_vec();
         fewer.remove(index);
         set_user(&fewer);
-        if ["+evalsha", "+hmget", "+hset", "+pexpireat"].contains(right) {
-            continue;
-        }
         let error = refused(&config);
         assert!(error.contains("too few rights"), "without {right}: {error}");
+        assert!(error.contains(right.trim_start_matches('+')), "without {right}: {error}");
     }
+    set_user(&["~kt:*", "&kt:*", "+script|load", "+info", "+time", "+hmget", "+evalsha", "+ping"]);
+    let error = refused(&config);
+    let lacking =
+        "it lacks +hdel +hgetall +hset +pexpireat +publish +subscribe +zadd +zrange +zrem";
+    assert!(error.ends_with(lacking), "{error}");
+}
+
+#[test]
+fn agent_that_loses_a_right_does_not_lead() {
+    let server = Server::start(&[]);
+    let set_user = |rights: &[&str]| {
+        server.query(cmd("ACL").arg("SETUSER").arg("agent").arg(rights));
+    };
+    set_user(&[&["on", &format!(">{PASSWORD}")], RIGHTS].concat());
+    let machine = Arc::new(Memory::new(1, "1000/hour"));
+    let url = server.url().replace("redis://", "redis://agent@");
+    let (config, _file) = with_password(&url, PASSWORD);
+    let agent = Running::start(&machine, &config);
+    machine.wait_for(Phase::Leading);
+    machine.admit(0);
+    set_user(&["-hset"]);
+    let since = now();
+    while machine.state().phase != Phase::Cut {
+        assert!(since.elapsed() < Duration::from_secs(10), "the agent leads");
+        machine.check(0);
+    }
+    set_user(&["+hset"]);
+    machine.wait_for(Phase::Leading);
+    let counts = agent.stop();
+    assert_eq!(counts.connections, 2, "{counts:?}");
 }
 
 #[test]

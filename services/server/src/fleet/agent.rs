@@ -13,7 +13,7 @@ use keytally_cli::internal::{
     value_parser,
 };
 use keytally_core::sync::Ordering;
-use keytally_fleet::plan::layout::{PageError, PageState, PageWord, Phase};
+use keytally_fleet::plan::layout::{PageError, PageState, PageWord, Phase, ReplicasState};
 use keytally_fleet::{Agent, Counts, FleetConfig, OnLoss, REQUESTS_PER_S, UnusableKey};
 use tokio::runtime::Runtime;
 use tokio::time::interval;
@@ -111,6 +111,8 @@ pub(crate) struct Report {
     pub(crate) keys: KeysReport,
     /// Why there is no store.
     problem: Option<String>,
+    /// Whether too few replicas confirm.
+    replicas: Option<ReplicasState>,
     /// The keys of the store that lease requests cannot use.
     unusable: Vec<UnusableKey>,
     /// Whether the gate or limiter is in a fleet.
@@ -405,6 +407,7 @@ impl Leader {
             }
             let mut report = self.shared.reported();
             (report.phase, report.counts, report.problem) = (state.phase, agent.counts(), problem);
+            report.replicas = replicas_of(&file);
             report.keys = KeysReport::of(carrier);
             must_end
         });
@@ -423,6 +426,18 @@ impl Leader {
     fn note(&self, role: Role) {
         self.shared.reported().role = role;
     }
+}
+
+/// Returns what the agent says of the store's replicas, if too few confirm.
+pub(crate) fn replicas_of(file: &FleetFile<'_>) -> Option<ReplicasState> {
+    ReplicasState::from_bits(file.page(PageWord::Replicas).load(Ordering::Acquire))
+}
+
+/// Returns what too few confirming replicas mean.
+pub(crate) fn lacking(replicas: ReplicasState) -> String {
+    let ReplicasState { needed, confirming } = replicas;
+    let found = format!("{confirming} replicas of the store confirm, and --confirm needs {needed}");
+    format!("{found}: no units are leased")
 }
 
 /// Returns whether a fleet file is that of another gate or limiter.
@@ -486,8 +501,18 @@ async fn report(shared: &Shared, supervisor: &Supervisor) {
     let mut fed = (0, 0);
     loop {
         ticks.tick().await;
-        let Report { role, phase, problem, unusable, is_shared, is_removed, turns, keys, .. } =
-            shared.report();
+        let Report {
+            role,
+            phase,
+            problem,
+            replicas,
+            unusable,
+            is_shared,
+            is_removed,
+            turns,
+            keys,
+            ..
+        } = shared.report();
         let state = match (role, phase, problem) {
             (Role::Starting, ..) | (Role::Leading, Phase::Absent, _) => continue,
             (Role::Leading, ..) if is_removed => format!(
@@ -498,7 +523,8 @@ async fn report(shared: &Shared, supervisor: &Supervisor) {
             (_, Phase::Cut, Some(problem)) => format!("the store is lost: {problem}"),
             (_, Phase::Cut, None) => "the store is lost".to_owned(),
             (_, Phase::Learning, _) => "connected: for a second, no units are leased".to_owned(),
-            (_, Phase::Leading, _) => "leading".to_owned(),
+            (_, Phase::Leading, _) => replicas
+                .map_or_else(|| "leading".to_owned(), |it| format!("leading, but {}", lacking(it))),
         };
         if state != last {
             print_note(&format!("keytally: {state}"));

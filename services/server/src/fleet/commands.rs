@@ -12,12 +12,13 @@ use keytally_cli::internal::{
 use keytally_core::sync::Ordering;
 use keytally_fleet::plan::credit::{CreditLayout, Units};
 use keytally_fleet::plan::layout::{
-    ABSENT_MS, KeysMode, KeysState, PageError, PageState, PageWord, Phase,
+    ABSENT_MS, KeysMode, KeysState, PageError, PageState, PageWord, Phase, ReplicasState,
 };
 use keytally_fleet::plan::words::{TallyWords, Word, Words as _};
 use keytally_fleet::{FleetConfig, OnLoss, Subject};
 use serde::Serialize;
 
+use super::agent::{lacking, replicas_of};
 use super::files::{FleetPath, Table, TableFile};
 use super::store::{StoreOptions, failure};
 
@@ -124,7 +125,7 @@ impl Leave {
 
 /// Show what the agent of this machine does, and the units that the machine holds
 ///
-/// The exit status is 0 if an agent leads and its store answers, else 3.
+/// The exit status is 0 if an agent leads, its store answers and enough replicas confirm, else 3.
 #[derive(Args)]
 pub(crate) struct FleetStatus {
     #[command(flatten)]
@@ -141,10 +142,13 @@ struct StatusView {
     gate: String,
     file: String,
     in_fleet: bool,
-    /// `leading`, `learning`, `cut` or `absent`.
+    /// `leading`, `unconfirmed`, `learning`, `cut` or `absent`.
     state: &'static str,
     /// Whether an agent holds the fleet file but has not looked for long.
     hangs: bool,
+    /// Whether too few replicas of the store confirm.
+    #[serde(skip)]
+    replicas: Option<ReplicasState>,
     on_loss: Option<&'static str>,
     machines: u32,
     /// How long ago the agent last looked, in milliseconds.
@@ -232,10 +236,12 @@ impl StatusView {
         let load = |word| file.page(word).load(Ordering::Acquire);
         let PageState { phase, on_loss, machines } = PageState::from_bits(load(PageWord::State));
         let heartbeat_ms = now_ms(file).saturating_sub(load(PageWord::Heartbeat));
+        let replicas = replicas_of(file);
         let state = match phase {
             _ if heartbeat_ms > ABSENT_MS => "absent",
             Phase::Absent => "absent",
             Phase::Learning => "learning",
+            Phase::Leading if replicas.is_some() => "unconfirmed",
             Phase::Leading => "leading",
             Phase::Cut => "cut",
         };
@@ -245,6 +251,7 @@ impl StatusView {
             in_fleet: table.is_in_fleet(),
             state,
             hangs: state == "absent" && matches!(file.try_lock(), Ok(false)),
+            replicas,
             on_loss: on_loss.map(OnLoss::as_str),
             machines,
             heartbeat_ms,
@@ -261,13 +268,16 @@ impl StatusView {
         let membership = if self.in_fleet { "in a fleet" } else { "not in a fleet" };
         writeln!(out, "{}: {membership}, with the fleet file {}", self.gate, self.file)?;
         let state = match self.state {
-            "leading" => "it leads",
+            "leading" | "unconfirmed" => "it leads",
             "learning" => "the store is another one than before, and grants nothing for a second",
-            "cut" => "it leads, and the store does not answer",
+            "cut" => "it leads, and cannot use the store: its log has the reason",
             _ if self.hangs => "it hangs, and holds the fleet file: end it",
             _ => "none leads",
         };
         writeln!(out, "agent: {state}; it last looked {} ms ago", self.heartbeat_ms)?;
+        if let Some(replicas) = self.replicas.filter(|_| self.state == "unconfirmed") {
+            writeln!(out, "replicas: {}", lacking(replicas))?;
+        }
         if let Some(on_loss) = self.on_loss {
             writeln!(out, "on loss of the store: {on_loss}")?;
         }
