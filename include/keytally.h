@@ -485,7 +485,10 @@ enum kt_status
     KT_PLAN_WINDOWS = 64,
     /** This is not a keytally table: it does not begin as one does. */
     KT_NOT_A_TABLE = 65,
-    /** This table was never finished: its creation was interrupted; create it again. */
+    /**
+     * This table is incomplete: its creation was interrupted, or it was damaged; restore a
+     * backup, or create it again.
+     */
     KT_UNFINISHED = 66,
     /** This table has another version of the format than this library reads. */
     KT_OTHER_FORMAT = 67,

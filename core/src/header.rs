@@ -298,7 +298,7 @@ impl fmt::Display for AttachError {
         match self {
             Self::NotATable => f.write_str("this is not a keytally table: it does not begin as one does"),
             Self::Unfinished => {
-                f.write_str("this table was never finished: its creation was interrupted; create it again")
+                f.write_str("this table is incomplete: its creation was interrupted, or it was damaged; restore a backup, or create it again")
             }
             Self::Version { found, expected } => {
                 write!(f, "this table has format version {found}, and this library reads version {expected}")

@@ -169,7 +169,7 @@ statuses! {
             "all plans of a gate must share their sections, windows and algorithms, and fit the same tallies together",
         KT_NOT_A_TABLE = 65 => "this is not a keytally table: it does not begin as one does",
         KT_UNFINISHED = 66 =>
-            "this table was never finished: its creation was interrupted; create it again",
+            "this table is incomplete: its creation was interrupted, or it was damaged; restore a backup, or create it again",
         KT_OTHER_FORMAT = 67 => "this table has another version of the format than this library reads",
         KT_OTHER_KIND = 68 => "this is a limiter where a gate was expected, or the other way round",
         KT_TRUNCATED = 69 => "this table has another size than its header says",

@@ -29,8 +29,10 @@ impl Gate {
     /// not while the copy is flushed to the disk. The copy appears atomically: a process that is
     /// killed during the call leaves no part of it at `path`.
     ///
-    /// With `replace`, the copy takes the name of another gate that is there. Processes that have
-    /// that gate open keep it, and a [`Followed`](crate::Followed) gate opens the copy.
+    /// With `replace`, the copy takes the name of another gate that is there, and its owner and
+    /// mode. Processes that have that gate open keep it, and a [`Followed`](crate::Followed) gate
+    /// opens the copy. A file whose beginning is damaged counts as a gate if it is as long as the
+    /// copy.
     ///
     /// The counts of [uses](Self::set_usage) are in another file, and are not copied.
     ///

@@ -21,7 +21,7 @@ use keytally_core::{AttachError, CACHE_LINE_LEN, CacheLine, CreateError};
 
 use crate::entropy;
 use crate::error::Error;
-use crate::file::{TableFile, open_any_table, open_table};
+use crate::file::{TableFile, open_any_table, open_regular, open_table};
 use crate::map::Mapping;
 use crate::stop::{FileStop, stop};
 use crate::system;
@@ -99,12 +99,13 @@ pub(crate) fn create_successor<T: Table>(
 pub(crate) enum Replace {
     /// No file.
     Nothing,
-    /// A gate, but not the one that is copied.
+    /// A gate, but not the one that is copied. Also a damaged file that is as long as the copy.
     Gate,
 }
 
-/// Creates the file of a copy at `path`, with the owner and mode of the file that is copied.
-/// `fill` gets `lines` lines of zeros, and copies the table to them.
+/// Creates the file of a copy at `path`, with the owner and mode of the file that it replaces. If
+/// there is none, it has those of the file that is copied. `fill` gets `lines` lines of zeros, and
+/// copies the table to them.
 pub(crate) fn create_copy(
     path: &Path,
     replace: Replace,
@@ -116,8 +117,9 @@ pub(crate) fn create_copy(
     if exists && replace == Replace::Nothing {
         return Err(Error::Exists { path: path.into() });
     }
+    let replaced = if exists { Some(replaced_gate(path, lines, original)?) } else { None };
     // A symbolic link stays, and leads to the copy.
-    let real_path = if exists { replaced_gate(path, original)? } else { path.into() };
+    let real_path = replaced.as_ref().map_or_else(|| path.into(), |(_, path)| path.clone());
     let unpublished = match Unpublished::unnamed(&real_path) {
         Some(unpublished) => unpublished,
         None => Unpublished::named(&real_path)?,
@@ -127,10 +129,14 @@ pub(crate) fn create_copy(
         Ok(Zeros(memory))
     })?;
     let Unpublished { mut temporary_name, file } = unpublished;
-    original
-        .copy_access(&file)
-        .map_err(|error| Error::io("set the owner and mode of", path, error))?;
+    let access = match &replaced {
+        Some((replaced, _)) => system::copy_access(replaced, &file),
+        None => original.copy_access(&file),
+    };
+    access.map_err(|error| Error::io("set the owner and mode of", path, error))?;
     drop(mapping);
+    // Windows replaces no file that is open.
+    drop(replaced);
     stop(FileStop::FileSynced);
     // Other systems close the file here.
     let open_file = system::NAMES_OPEN_FILES.then_some(file);
@@ -141,20 +147,35 @@ pub(crate) fn create_copy(
     }
 }
 
-/// Returns the path without symbolic links of a gate that a copy may replace.
-fn replaced_gate(path: &Path, original: &TableFile) -> Result<PathBuf, Error> {
+/// Opens the file that a copy of `lines` lines may replace. Returns its path without symbolic links
+/// too.
+fn replaced_gate(
+    path: &Path,
+    lines: usize,
+    original: &TableFile,
+) -> Result<(File, PathBuf), Error> {
     let refused = |why| Error::Copy { path: path.into(), why };
-    let (file, is_gate) = open_any_table(path)?;
-    if !is_gate {
-        return Err(refused("only a gate is replaced, and this is another table"));
+    let file = match open_any_table(path) {
+        Ok((file, true)) => file,
+        Ok((_, false)) => {
+            return Err(refused("only a gate is replaced, and this is another table"));
+        }
+        Err(error) => damaged_gate(path, lines).ok_or(error)?,
+    };
+    let io_error = |error| Error::io("examine", path, error);
+    if original.is(&file).map_err(io_error)? {
+        return Err(refused("it is the gate that is copied"));
     }
-    let examined = original.is(&file).and_then(|is_original| {
-        if is_original { Ok(None) } else { fs::canonicalize(path).map(Some) }
-    });
-    match examined.map_err(|error| Error::io("examine", path, error))? {
-        Some(real_path) => Ok(real_path),
-        None => Err(refused("it is the gate that is copied")),
-    }
+    let real_path = fs::canonicalize(path).map_err(io_error)?;
+    Ok((file, real_path))
+}
+
+/// Opens a file that does not begin as a table does. `None` unless it has the length of `lines`
+/// lines, as a damaged gate of that size has.
+fn damaged_gate(path: &Path, lines: usize) -> Option<File> {
+    let file = open_regular(path).ok()?;
+    let len = file.metadata().ok()?.len();
+    byte_len(lines).is_ok_and(|copied| copied == len).then_some(file)
 }
 
 /// Creates a file at `path` with these contents, to which only its owner has access.

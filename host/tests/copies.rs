@@ -195,7 +195,9 @@ fn copy_replaces_a_gate_only_if_it_may() {
     let path = {
         let link = at.join("link");
         std::os::unix::fs::symlink(&copy, &link).unwrap();
-        support::set_mode(&at.join("gate"), 0o640);
+        support::set_mode(&copy, 0o640);
+        // Only root may.
+        let _ = std::os::unix::fs::chown(&copy, Some(65_532), None);
         link
     };
     #[cfg(not(unix))]
@@ -203,15 +205,33 @@ fn copy_replaces_a_gate_only_if_it_may() {
         drop(open);
         copy.clone()
     };
+    #[cfg(unix)]
+    let owner = std::os::unix::fs::MetadataExt::uid(&copy.metadata().unwrap());
     gate.copy(&path, true).unwrap();
     assert!(is_known(&copy, later.expose()));
     #[cfg(unix)]
     {
-        use std::os::unix::fs::PermissionsExt as _;
+        use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 
         assert!(!open.is_at_path().unwrap());
         assert!(!open.peek(Some(later.expose().as_bytes()), 1).is_admitted());
         assert!(path.symlink_metadata().unwrap().is_symlink());
-        assert_eq!(copy.metadata().unwrap().permissions().mode() & 0o7777, 0o640);
+        let found = copy.metadata().unwrap();
+        assert_eq!((found.permissions().mode() & 0o7777, found.uid()), (0o640, owner));
+    }
+
+    // A damaged gate is replaced too, if it is as long as the copy.
+    for beginning in [[0; 64], [0xA5; 64]] {
+        let mut bytes = fs::read(&copy).unwrap();
+        bytes[..64].copy_from_slice(&beginning);
+        fs::write(&copy, &bytes).unwrap();
+        gate.copy(&copy, true).unwrap();
+        assert!(is_known(&copy, later.expose()));
+        bytes.push(0);
+        fs::write(&copy, &bytes).unwrap();
+        let refused = gate.copy(&copy, true);
+        assert!(matches!(refused, Err(Error::Attach { .. })), "{refused:?}");
+        fs::write(&copy, &bytes[..bytes.len() - 1]).unwrap();
+        gate.copy(&copy, true).unwrap();
     }
 }

@@ -274,7 +274,8 @@ fn wrong_magic_version_or_kind_is_named() {
     }
     assert_eq!(
         Files::refusals(|path| write_word(path, 0, 0)),
-        ["this table was never finished: its creation was interrupted; create it again"; 2]
+        ["this table is incomplete: its creation was interrupted, or it was damaged; restore a backup, or create it again";
+            2]
     );
     let version = |path: &Path| write_word(path, 1, read_word(path, 1) + 1);
     assert_eq!(
