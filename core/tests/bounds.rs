@@ -124,6 +124,7 @@ const OF_THE_PROGRAM: &[&str] = &[
     "keys that an agent reads or writes at once",
     "bytes of a sealed record",
     "an ended key in the store of a fleet",
+    "former keys that an agent remembers",
     "an agent of a fleet whose confirmation is awaited",
     "a command that waits for other machines",
     "a jump of the store's clock against the machine's",
