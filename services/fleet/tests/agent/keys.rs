@@ -142,11 +142,19 @@ impl Machine {
     fn wait_for(&self, some: u64, agents: u64) {
         until("a fleet file", || FleetFile::open(&self.fleet, &self.gate).is_ok());
         let file = FleetFile::open(&self.fleet, &self.gate).unwrap();
-        let number = file.page(PageWord::KeysRequested).fetch_add(1, Ordering::AcqRel) + 1;
+        let request = || file.page(PageWord::KeysRequested).fetch_add(1, Ordering::AcqRel) + 1;
+        let number = AtomicU64::new(request());
         until("confirmed", || {
             let answered = file.page(PageWord::KeysAnswered).load(Ordering::Acquire);
             let confirmed = file.page(PageWord::KeysConfirmed).load(Ordering::Acquire);
-            answered == number && confirmed == agents << 32 | some
+            if answered != number.load(Ordering::Relaxed) {
+                return false;
+            }
+            if confirmed >> 32 < agents {
+                // The agent that has just started has not reported yet.
+                number.store(request(), Ordering::Relaxed);
+            }
+            confirmed == agents << 32 | some
         });
     }
 }
