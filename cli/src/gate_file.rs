@@ -10,7 +10,7 @@ use crate::failure::Failure;
 use crate::output::{pluralized, print_note};
 use crate::pepper::PepperSource;
 use crate::status::Status;
-use crate::{arguments, times};
+use crate::{arguments, peppers, times};
 
 /// The argument that names the gate file.
 #[derive(Args, Debug)]
@@ -66,6 +66,19 @@ impl GateFileToChange {
         followed.load().set_wait(self.wait);
         followed.load_for_change()?;
         Ok(GateToChange { followed, wait: self.wait })
+    }
+
+    /// Opens the gate as [`open`](Self::open) does, for a new secret under the newest pepper.
+    ///
+    /// # Errors
+    /// Those of `open`, and a failure if the peppers are probably in the wrong order.
+    pub(crate) fn open_for_new_secret(
+        &self,
+        pepper: &PepperSource,
+    ) -> Result<GateToChange, Failure> {
+        let gate = self.open(pepper)?;
+        peppers::check_order(&gate.current(), self.path())?;
+        Ok(gate)
     }
 
     pub(crate) fn path(&self) -> &Path {

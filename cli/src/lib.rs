@@ -18,7 +18,7 @@
 //! | `output` | what commands print |
 //! | `redactor` | the redaction of secrets in errors |
 //! | `pepper` | `--pepper-file` and `KEYTALLY_PEPPER` |
-//! | `peppers` | which peppers the keys of a gate need |
+//! | `peppers` | which peppers the keys of a gate need, and their order |
 //! | `arguments` | value parsers |
 //! | `plans` | plans as text: `NAME=POLICY` |
 //! | `times` | times and durations as text |
@@ -57,7 +57,10 @@ pub mod internal {
     pub use crate::gate_file::GateFile;
     pub use crate::output::{OutputFormat, pluralized, print_note, warn_of_never_binding_quotas};
     pub use crate::pepper::{PepperSource, read_file as read_pepper_file};
-    pub use crate::peppers::{PepperUse, in_use as peppers_in_use, warnings as pepper_warnings};
+    pub use crate::peppers::{
+        PepperUse, in_use as peppers_in_use, order_warning as pepper_order_warning,
+        warnings as pepper_warnings,
+    };
     pub use crate::program::{ExtraCommands, command, command_with, run_with};
     pub use crate::status::Status;
     pub use crate::views::QuotaUse;

@@ -1,8 +1,11 @@
-//! Which peppers the keys of a gate need, and which of these were not given.
+//! Which peppers the keys of a gate need, which of these were not given, and in which order.
+
+use std::path::Path;
 
 use keytally::{Gate, Timestamp};
 use serde::Serialize;
 
+use crate::failure::Failure;
 use crate::output::pluralized;
 
 /// A pepper that keys need.
@@ -36,5 +39,31 @@ pub fn warnings(peppers: &[PepperUse]) -> impl Iterator<Item = String> {
              with the reason pepper_missing; give all peppers, newest last",
             pluralized(keys, "key")
         )
+    })
+}
+
+/// Returns a sentence if the peppers were probably given in the wrong order.
+pub fn order_warning(gate: &Gate) -> Option<String> {
+    let (newest, later) = gate.table().misordered_peppers()?;
+    let later = match later {
+        Some(number) => format!("pepper {number}, which is newer"),
+        None => "one that the gate does not have yet".to_owned(),
+    };
+    Some(format!(
+        "the peppers are probably in the wrong order: the last one is pepper {newest} of the gate, \
+         after {later}; give all peppers, newest last"
+    ))
+}
+
+/// Checks that a new secret would be stored under the newest pepper that was given.
+///
+/// # Errors
+/// A failure if the peppers are probably in the wrong order.
+pub(crate) fn check_order(gate: &Gate, path: &Path) -> Result<(), Failure> {
+    order_warning(gate).map_or(Ok(()), |warning| {
+        Err(Failure::new(format!(
+            "{}: nothing was changed: {warning}, or only the one that new keys are to be under",
+            path.display()
+        )))
     })
 }

@@ -142,6 +142,43 @@ fn list_counts_the_keys_of_each_pepper() {
 }
 
 #[test]
+fn peppers_in_the_wrong_order_make_no_key() {
+    let sandbox = sandbox_with_gate();
+    let (key, key_id) = sandbox.issue(GATE, &["--account", "1"]);
+    let new = "77".repeat(32);
+    let [right, wrong] = [format!("{},{new}", sandbox.pepper), format!("{new},{}", sandbox.pepper)];
+    let run = |peppers: &str, args: &[&str]| {
+        let mut command = sandbox.command(args);
+        sandbox.finish(command.env("KEYTALLY_PEPPER", peppers), b"an-imported-key-0123456789\n")
+    };
+    let issue: &[&str] = &["issue", GATE, "--account", "1"];
+    let rotate: &[&str] = &["rotate", GATE, &key_id, "--grace", "0s"];
+    let import: &[&str] = &["import", GATE, "--account", "1"];
+    let advice = "give all peppers, newest last";
+    for args in [issue, rotate, import] {
+        run(&wrong, args).expect_failure(&[
+            "the last one is pepper 0 of the gate, after one that the gate does not have yet",
+            advice,
+        ]);
+    }
+    assert_eq!(list(&sandbox)["used"], 1);
+    assert_eq!(sandbox.check(GATE, &key, &[]).0, 0, "the secret is unchanged");
+    sandbox.watch_secret(run(&right, rotate).expect_status(0).trim_end());
+    for args in [issue, rotate, import] {
+        run(&wrong, args)
+            .expect_failure(&["pepper 0 of the gate, after pepper 1, which is newer", advice]);
+    }
+    // A migration makes no secret, so it only warns.
+    let migrate = ["migrate", GATE, "new.gate", "--dry-run"];
+    let planned = run(&wrong, &migrate);
+    assert!(planned.err.contains("pepper 1, which is newer"), "{planned:?}");
+    assert!(!run(&right, &migrate).err.contains("newer"));
+    run(&wrong, &["list", GATE]).expect_status(0);
+    // One pepper alone has no order.
+    sandbox.watch_secret(run(&sandbox.pepper, issue).expect_status(0).trim_end());
+}
+
+#[test]
 fn pepper_that_keys_need_and_was_not_given_is_named() {
     let sandbox = sandbox_with_gate();
     let ids = [(); 3].map(|()| sandbox.issue(GATE, &["--account", "1"]).1);

@@ -237,6 +237,34 @@ fn pepper_is_needed_by_keys_that_can_still_be_used() {
 }
 
 #[test]
+fn peppers_in_the_wrong_order_are_detected() {
+    let gate = gate(64);
+    let key_id = issue(&gate).1;
+    let misordered = |given: &[u8]| attach(&gate, given).misordered_peppers();
+    assert_eq!(misordered(&[OLD]), None);
+    assert_eq!(misordered(&[OLD, NEW]), None);
+    assert_eq!(misordered(&[NEW, OLD]), Some((0, None)), "the gate does not have the new one yet");
+    let rotate = |given: &[u8]| {
+        attach(&gate, given)
+            .administer()
+            .unwrap()
+            .rotate(key_id, None, true, entropy(), at(0))
+            .unwrap()
+    };
+    rotate(&[OLD, NEW]);
+    assert_eq!(misordered(&[OLD, NEW]), None);
+    assert_eq!(misordered(&[NEW, OLD]), Some((0, Some(1))));
+    assert_eq!(misordered(&[OLD]), None, "one pepper has no order");
+    rotate(&[NEW, 3]);
+    assert_eq!(misordered(&[OLD, 3, NEW]), Some((1, Some(2))));
+    // With all numbers in use, the fifth pepper gets the number of the first.
+    rotate(&[3, 4]);
+    rotate(&[4, 5]);
+    assert_eq!(misordered(&[4, 5]), None);
+    assert_eq!(misordered(&[5, 4]), None);
+}
+
+#[test]
 fn fifth_pepper_is_rejected_until_one_is_unused() {
     let gate = gate(64);
     issue(&gate);

@@ -12,8 +12,8 @@ use crate::failure::Failure;
 use crate::gate_file::GateFileToChange;
 use crate::output::{OutputFormat, pluralized, print_note, warn_of_never_binding_quotas};
 use crate::pepper::PepperSource;
-use crate::plans;
 use crate::status::Status;
+use crate::{peppers, plans};
 
 /// Move all keys and counts of a gate to a new file, while servers check keys
 ///
@@ -79,6 +79,10 @@ impl Migrate {
         migration.described = self.describe;
         migration.plans = (!self.plans.is_empty()).then(|| self.plans.clone());
         let gate = self.gate.open(pepper)?;
+        // The new gate numbers the peppers in the order in which they are given.
+        if let Some(warning) = peppers::order_warning(&gate.current()) {
+            print_note(&warning);
+        }
         let mut planned = gate.change(|gate| gate.plan_migration(&migration))?;
         if !self.format.json {
             planned.not_carried.iter().for_each(|it| print_note(&it.to_string()));

@@ -5,11 +5,11 @@ use core::fmt;
 use heapless::Vec;
 
 use super::extension::is_unlimited;
-use super::table::Gate;
+use super::table::{Gate, PEPPER_LINE};
 use crate::cache_line::CacheLine;
 use crate::decide;
 use crate::key::{Hint, KeyId, Name};
-use crate::mac::MAX_PEPPERS;
+use crate::mac::{KEPT_PEPPERS, MAX_PEPPERS};
 use crate::quotas::Quotas;
 use crate::record::{KeyState, Record, RecordRef};
 use crate::section::{MAX_TALLIES, Section};
@@ -171,6 +171,23 @@ impl<M: AsRef<[CacheLine]>> Gate<M> {
     /// [`keys_per_pepper`](Self::keys_per_pepper). False for a number that no pepper has.
     pub fn has_pepper(&self, number: usize) -> bool {
         self.known_peppers().any(|(known, _)| known == number)
+    }
+
+    /// Returns two peppers of this process that were probably given in the wrong order: the number
+    /// of the newest one, and that of one that the gate got later. The second is `None` for a
+    /// pepper that the gate has no number for.
+    ///
+    /// A gate numbers its peppers in the order in which it gets them. Returns `None` if the order
+    /// agrees with that. Also returns `None` once the gate has had as many peppers as it has
+    /// numbers, because it then gives numbers of earlier peppers to later ones.
+    pub fn misordered_peppers(&self) -> Option<(usize, Option<usize>)> {
+        let line = &self.memory.as_ref()[PEPPER_LINE];
+        let with = |word: u64| (0..KEPT_PEPPERS).find(|&number| line.load(number) == word);
+        with(0)?;
+        let newest = with(self.peppers.newest().fingerprint())?;
+        let mut others = self.peppers.iter().map(|pepper| with(pepper.fingerprint()));
+        let later = others.find(|number| number.is_none_or(|number| number > newest))?;
+        Some((newest, later))
     }
 
     fn states(&self, info: &KeyInfo, now: Timestamp) -> Vec<TallyState, MAX_TALLIES> {

@@ -510,7 +510,7 @@ impl fmt::Display for DatabaseError {
             ),
             Self::NoList { path } => write!(
                 f,
-                "there is no list of keys: {path} does not exist; name the data folder of the service with --data, or its database with --database; the first start of keytally serve creates them"
+                "there is no list of keys: {path} does not exist; name the data folder of the service with --data, or its database with --database; only a service that serves a list creates them: start keytally serve with --keys on"
             ),
             Self::Replaced { path } => write!(
                 f,

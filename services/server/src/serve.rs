@@ -31,8 +31,9 @@ use crate::shell::{SHELL, Shell};
 use crate::system::{Hangup, StopSignals, hangup};
 use keytally_cli::internal::Failure;
 use keytally_cli::internal::{
-    PepperSource, Status, number_parser, path_parser, pepper_warnings, peppers_in_use, plans,
-    pluralized, print_note, times, value_parser, warn_of_never_binding_quotas,
+    PepperSource, Status, number_parser, path_parser, pepper_order_warning, pepper_warnings,
+    peppers_in_use, plans, pluralized, print_note, times, value_parser,
+    warn_of_never_binding_quotas,
 };
 
 /// Run the reference service: an example API behind a gate, and /auth for services behind a proxy
@@ -305,7 +306,9 @@ impl Serve {
                     data.gate_path.display()
                 ));
             }
-            for warning in pepper_warnings(&peppers_in_use(&data.gate, now())) {
+            let in_use = peppers_in_use(&data.gate, now());
+            let of_order = pepper_order_warning(&data.gate);
+            for warning in pepper_warnings(&in_use).chain(of_order) {
                 print_note(&format!("keytally: {warning}"));
             }
             let listeners = Listeners { main: listener, metrics, keys };

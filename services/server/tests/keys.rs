@@ -822,7 +822,7 @@ fn command_without_a_list_creates_none() {
         run(&sandbox, &[command, &DATA].concat()).expect_failure(&[
             "there is no list of keys: data/admin.gate does not exist",
             "--data",
-            "keytally serve",
+            "start keytally serve with --keys on",
         ]);
     }
     assert_eq!(names(&sandbox.path("data")), before);

@@ -343,17 +343,24 @@ for arguments, names in [
     (("--listen", "systemd:other"), "api:metrics"),
     (("--listen", "systemd:other"), ""),
     (("--listen", "systemd:api", "--metrics-listen", "systemd:api"), "api:metrics"),
+    (("--listen", "systemd:api"), "api:api"),
+    (("--listen", "systemd"), "api:api"),
 ]:
-    process = start(*arguments, names=names)
+    # Without a gate, a start that gets its sockets ends too.
+    process = start(*arguments, "--must-exist", names=names)
     print(os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]), open("out.txt").read(), end="")
 "#;
     let out = run_with_passed_sockets(&sandbox, script);
     let other = "3 keytally: cannot listen on systemd:other: there is no socket of the name other:";
+    let two = "systemd passed 2 sockets of the name api, and one is served; in the socket's unit, \
+               an empty ListenStream= before the new address removes the others";
     assert_eq!(
         out,
         format!(
             "{other} systemd passed api, metrics\n{other} systemd passed 2 without names\n\
-             3 keytally: cannot listen on systemd:api: another option uses this socket\n"
+             3 keytally: cannot listen on systemd:api: another option uses this socket\n\
+             3 keytally: cannot listen on systemd:api: {two}\n\
+             3 keytally: cannot listen on systemd: {two}\n"
         )
     );
 }

@@ -16,7 +16,7 @@ use std::thread;
 
 use serde_json::json;
 use support::program::{Sandbox, finish, names};
-use support::server::{GATE, Server, await_log, names_without_list};
+use support::server::{GATE, Server, await_log, log, names_without_list};
 use support::{CONTACTS_OF_1, secret};
 
 #[test]
@@ -167,6 +167,24 @@ fn printed_issue_command_names_the_pepper_in_use() {
     let both = format!("{},{}", pepper.trim_end(), "d4".repeat(32));
     let server = Server::start_with(&sandbox, &[], &[("KEYTALLY_PEPPER", &both)]);
     assert!(!server.startup_message.contains("--pepper-file"), "{}", server.startup_message);
+}
+
+#[test]
+fn peppers_in_the_wrong_order_are_logged() {
+    let sandbox = Sandbox::new();
+    drop(Server::start(&sandbox, &[]));
+    let old = fs::read_to_string(sandbox.path("data/pepper")).unwrap();
+    let (old, new) = (old.trim_end(), "d4".repeat(32));
+    let start = |peppers: String| {
+        drop(Server::start_with(&sandbox, &[], &[("KEYTALLY_PEPPER", &peppers)]));
+        log(&sandbox)
+    };
+    assert!(!start(format!("{old},{new}")).contains("wrong order"));
+    let logged = start(format!("{new},{old}"));
+    let warning = "keytally: the peppers are probably in the wrong order: the last one is pepper 0 \
+                   of the gate, after one that the gate does not have yet; give all peppers, \
+                   newest last\n";
+    assert_eq!(logged.matches(warning).count(), 1, "{logged}");
 }
 
 #[test]

@@ -41,7 +41,8 @@ pub(crate) struct StoreOptions {
     /// File of the key of --client-certificate, in PEM
     #[arg(long, value_name = "FILE", requires = "client_certificate", value_parser = path_parser())]
     client_key: Option<PathBuf>,
-    /// Accept a store that evicts keys. Then a window may admit up to twice its limit
+    /// Accept a store that evicts keys. Then a window may admit its limit again each time that the
+    /// store evicts its count
     #[arg(long)]
     allow_eviction: bool,
 }

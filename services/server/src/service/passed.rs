@@ -28,6 +28,10 @@ impl PassedSockets {
     }
 
     /// Takes the socket with this name, or the first one if `name` is empty.
+    ///
+    /// # Errors
+    /// If there is none, if it was taken, or if several have its name: clients of those that are
+    /// not served would wait without end.
     pub(super) fn take(&mut self, name: &str) -> io::Result<Socket> {
         let position = match name {
             "" => Some(0),
@@ -35,6 +39,7 @@ impl PassedSockets {
         };
         let is_passed = |index: &usize| *index < self.sockets.len();
         let Some(index) = position.filter(is_passed) else { return Err(self.missing(name)) };
+        self.check_unique(index)?;
         if let Ok(Some(listener)) = self.sockets.take_tcp_listener(index) {
             listener.set_nonblocking(true)?;
             return Ok(Socket::Tcp(TcpListener::from_std(listener)?));
@@ -46,6 +51,19 @@ impl PassedSockets {
         let address = listener.local_addr()?;
         let path = address.as_pathname().unwrap_or_else(|| "(without a path)".as_ref());
         Ok(Socket::Unix(UnixListener::from_std(listener)?, SocketFile::of_another_process(path)))
+    }
+
+    /// Checks that no other socket has the name of the socket with this index.
+    fn check_unique(&self, index: usize) -> io::Result<()> {
+        let name = self.names.get(index).filter(|name| !name.is_empty());
+        let count = self.names.iter().filter(|&other| Some(other) == name).count();
+        match name {
+            Some(name) if count > 1 => Err(io::Error::other(format!(
+                "systemd passed {count} sockets of the name {name}, and one is served; in the \
+                 socket's unit, an empty ListenStream= before the new address removes the others"
+            ))),
+            _ => Ok(()),
+        }
     }
 
     /// Returns the error for a socket that was not passed.
