@@ -576,9 +576,7 @@ impl<'a> Turns<'a> {
         let gate = self.carrier.gate;
         // The disk must have what is remembered of a key before its entry is another key's.
         for Stored { key_id, .. } in stored {
-            if gate.key(*key_id).is_some() {
-                self.memory.keep_former(*key_id)?;
-            }
+            self.memory.keep_former(*key_id, || gate.key(*key_id).is_some())?;
         }
         self.memory.flush()?;
         let memory = &self.memory;
@@ -618,11 +616,11 @@ impl<'a> Turns<'a> {
             add(&self.carrier.counters.unsealed, is_unsealed.into());
             let Some(Merged { exchanged, carried, .. }) = merged else { continue };
             add(&self.carrier.counters.older, exchanged.is_older.into());
-            let is_held = gate.key(*key_id).is_some();
+            let is_held = || gate.key(*key_id).is_some();
             let refusal = match refusals.remove(key_id) {
                 Some(why) => Some(Refusal::Gate(why)),
                 None if exchanged.is_withheld => Some(Refusal::Older),
-                None if !exchanged.is_older || is_held => None,
+                None if !exchanged.is_older || is_held() => None,
                 None if exchanged.changes_store => Some(Refusal::Revoked(self.steady.elapsed())),
                 None => exchanged.key.ended_s(now).is_none().then_some(Refusal::Former),
             };

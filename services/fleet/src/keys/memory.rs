@@ -180,20 +180,26 @@ impl Memory {
     }
 
     /// Copies the entry of another key that has had the record of this one, so that it is
-    /// remembered when this key gets the entry.
-    pub(super) fn keep_former(&mut self, key_id: KeyId) -> Result<(), FleetError> {
+    /// remembered when this key gets the entry. `is_held` returns whether the gate has this key.
+    pub(super) fn keep_former(
+        &mut self,
+        key_id: KeyId,
+        is_held: impl FnOnce() -> bool,
+    ) -> Result<(), FleetError> {
         match self.entries.get(self.index(key_id)).copied().and_then(parse) {
-            Some((former, carried)) if former != key_id => self.set_former(former, carried),
+            Some((former, carried)) if former != key_id && is_held() => {
+                self.set_former(former, carried)
+            }
             _ => Ok(()),
         }
     }
 
-    /// Remembers a key. `is_held` is whether the gate has it.
+    /// Remembers a key. `is_held` returns whether the gate has it.
     pub(super) fn set(
         &mut self,
         key_id: KeyId,
         carried: Carried,
-        is_held: bool,
+        is_held: impl FnOnce() -> bool,
     ) -> Result<(), FleetError> {
         let index = self.index(key_id);
         if self.of(key_id) == Some(carried) {
@@ -201,10 +207,10 @@ impl Memory {
         }
         let Some(entry) = self.entries.get_mut(index) else { return Ok(()) };
         let is_free = parse(*entry).is_none_or(|(other, _)| other == key_id);
-        if !is_free && !is_held {
+        if !is_free && !is_held() {
             return self.set_former(key_id, carried);
         }
-        self.keep_former(key_id)?;
+        self.keep_former(key_id, || true)?;
         self.write_entry(index, words(key_id, carried))
     }
 
@@ -326,7 +332,7 @@ mod tests {
         let (one, other) = (key_id(3, 1), key_id(3, 2));
         assert_eq!((memory.index(key_id(0, 1)), memory.index(one)), (0, 3));
         assert_eq!(memory.of(one), None);
-        memory.set(one, ACTIVE, true).unwrap();
+        memory.set(one, ACTIVE, || true).unwrap();
         memory.set_fleet(77).unwrap();
         memory.flush().unwrap();
         let memory = Memory::open(&gate, 5, 4).unwrap();
@@ -340,10 +346,10 @@ mod tests {
         let gate = folder.path().join("api.gate");
         let keys = [1, 2, 3].map(|number| key_id(3, number));
         let mut memory = Memory::open(&gate, 5, 4).unwrap();
-        memory.set(keys[0], REVOKED, true).unwrap();
-        memory.set(keys[1], ACTIVE, true).unwrap();
+        memory.set(keys[0], REVOKED, || true).unwrap();
+        memory.set(keys[1], ACTIVE, || true).unwrap();
         // The gate does not have this one.
-        memory.set(keys[2], REVOKED, false).unwrap();
+        memory.set(keys[2], REVOKED, || false).unwrap();
         let all = |memory: &Memory| keys.map(|key_id| memory.of(key_id));
         let expected = [Some(REVOKED), Some(ACTIVE), Some(REVOKED)];
         assert_eq!(all(&memory), expected);
@@ -352,10 +358,10 @@ mod tests {
         assert_eq!(memory.revoked().collect::<Vec<_>>(), [keys[0], keys[2]]);
         // What is remembered of it changes.
         let earlier = Carried { revoked_s: 3, ..REVOKED };
-        memory.set(keys[0], earlier, false).unwrap();
+        memory.set(keys[0], earlier, || false).unwrap();
         // It has its record again.
         let valid = Carried { version: 9, ..ACTIVE };
-        memory.set(keys[2], valid, true).unwrap();
+        memory.set(keys[2], valid, || true).unwrap();
         let expected = [Some(earlier), Some(ACTIVE), Some(valid)];
         assert_eq!(all(&memory), expected);
         assert_eq!(all(&Memory::open(&gate, 5, 4).unwrap()), expected);
@@ -368,7 +374,7 @@ mod tests {
             let gate = folder.path().join("api.gate");
             let mut memory = Memory::open(&gate, 5, capacity).unwrap();
             let held = key_id(1, 1);
-            memory.set(held, ACTIVE, true).unwrap();
+            memory.set(held, ACTIVE, || true).unwrap();
             let room = max_former(usize::try_from(capacity).unwrap());
             assert_eq!(room, MIN_FORMER_KEYS.max(usize::try_from(capacity).unwrap()));
             let key = |number: usize| key_id(1, 2 + u64::try_from(number).unwrap());
@@ -378,18 +384,18 @@ mod tests {
                 ..REVOKED
             };
             for number in 0..room {
-                memory.set(key(number), end(number), false).unwrap();
+                memory.set(key(number), end(number), || false).unwrap();
             }
             let has = |memory: &Memory, number| memory.of(key(number)) == Some(end(number));
             assert!((0..room).all(|number| has(&memory, number)));
             memory
-                .set(key_id(1, u64::MAX >> 2), Carried { revoked_s: 49, ..REVOKED }, false)
+                .set(key_id(1, u64::MAX >> 2), Carried { revoked_s: 49, ..REVOKED }, || false)
                 .unwrap();
             assert!((0..room).all(|number| has(&memory, number)), "that one ended before");
-            memory.set(key(room), end(room), false).unwrap();
+            memory.set(key(room), end(room), || false).unwrap();
             let mut memory = Memory::open(&gate, 5, capacity).unwrap();
             assert!((0..=room).all(|number| has(&memory, number) != (number == 1)));
-            memory.set(key(room + 1), end(room + 1), false).unwrap();
+            memory.set(key(room + 1), end(room + 1), || false).unwrap();
             assert!((0..=room + 1).all(|number| has(&memory, number) != (number < 2)));
             assert_eq!(memory.of(held), Some(ACTIVE));
             let len = std::fs::metadata(folder.path().join("api.gate.versions")).unwrap().len();
@@ -405,8 +411,8 @@ mod tests {
         let path = folder.path().join("api.gate.versions");
         let (one, former) = (key_id(3, 1), key_id(3, 2));
         let mut memory = Memory::open(&gate, 5, 4).unwrap();
-        memory.set(former, REVOKED, true).unwrap();
-        memory.set(one, ACTIVE, true).unwrap();
+        memory.set(former, REVOKED, || true).unwrap();
+        memory.set(one, ACTIVE, || true).unwrap();
         let bytes = std::fs::read(&path).unwrap();
         assert_eq!(bytes.len(), HEADER_LEN + (4 + MIN_FORMER_KEYS) * ENTRY_LEN);
         for (index, key_id, other) in [(3, one, former), (4, former, one)] {
@@ -418,7 +424,7 @@ mod tests {
                 let mut memory = Memory::open(&gate, 5, 4).unwrap();
                 assert_eq!(memory.of(key_id), None, "byte {byte}");
                 assert!(memory.of(other).is_some(), "byte {byte}");
-                memory.set(key_id, REVOKED, key_id == one).unwrap();
+                memory.set(key_id, REVOKED, || key_id == one).unwrap();
                 assert_eq!(Memory::open(&gate, 5, 4).unwrap().of(key_id), Some(REVOKED));
             }
         }
