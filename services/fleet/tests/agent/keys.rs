@@ -118,9 +118,14 @@ impl Machine {
         self.gate.peek(Some(key.expose().as_bytes()), 1).outcome()
     }
 
+    /// Returns the file of the agent, which it creates at its first start.
+    fn file(&self) -> FleetFile<'_> {
+        until("a fleet file", || FleetFile::open(&self.fleet, &self.gate).is_ok());
+        FleetFile::open(&self.fleet, &self.gate).unwrap()
+    }
+
     fn page(&self, word: PageWord) -> u64 {
-        let file = FleetFile::open(&self.fleet, &self.gate).unwrap();
-        file.page(word).load(Ordering::Acquire)
+        self.file().page(word).load(Ordering::Acquire)
     }
 
     fn refused(&self) -> u32 {
@@ -140,8 +145,7 @@ impl Machine {
     /// Waits until some agents of all have confirmed all changes of this machine.
     #[track_caller]
     fn wait_for(&self, some: u64, agents: u64) {
-        until("a fleet file", || FleetFile::open(&self.fleet, &self.gate).is_ok());
-        let file = FleetFile::open(&self.fleet, &self.gate).unwrap();
+        let file = self.file();
         let request = || file.page(PageWord::KeysRequested).fetch_add(1, Ordering::AcqRel) + 1;
         let number = AtomicU64::new(request());
         until("confirmed", || {
