@@ -25,6 +25,7 @@ use keytally_fleet_plan::fleet_key::{Carried, Exchanged, FleetKey, Present, dige
 use keytally_fleet_plan::layout::{KeysMode, KeysState, PageWord};
 use keytally_fleet_plan::seal::{MAX_SEALED_TEXT_LEN, Seal};
 
+pub use self::memory::MIN_FORMER_KEYS;
 use self::memory::Memory;
 pub use self::store::{
     CONNECTED_MS, KEY_SCRIPTS, MAX_ENDED_DAYS, MAX_KEYS_AT_ONCE, MAX_LOCATION_LEN,
@@ -459,11 +460,15 @@ impl<'a> Turns<'a> {
         if page.is_last
             && let Some(full) = self.full.take()
         {
-            self.find_missing(&full.found);
+            self.find_missing(&full);
             let (name, location) = (self.name(), self.location.clone());
             self.store()?.forget_agents(page.now_ms, &name, &location)?;
             self.compare_limits()?;
             let end = self.steady.elapsed();
+            self.refused.retain(|_, (_, why)| match why {
+                Refusal::Revoked(at) => end.saturating_sub(*at) < KEYS_FULL_READ,
+                _ => true,
+            });
             let pause = FULL_READ_SHARE * end.saturating_sub(full.begun);
             self.full_at = end + KEYS_FULL_READ.max(pause);
             self.must_poll = true;
@@ -516,7 +521,9 @@ impl<'a> Turns<'a> {
 
     /// Notes that the gate has all that the store had.
     fn is_current(&mut self, position: u64) {
-        let mut refused: Vec<_> = self.refused.values().map(|(position, _)| *position).collect();
+        // This gate does not lack what is revoked.
+        let lacked = self.refused.values().filter(|(_, why)| !matches!(why, Refusal::Revoked(_)));
+        let mut refused: Vec<_> = lacked.map(|(position, _)| *position).collect();
         refused.sort_unstable_by(|one, other| other.cmp(one));
         refused.truncate(MAX_REFUSED);
         let progress = Progress { position, refused };
@@ -532,8 +539,12 @@ impl<'a> Turns<'a> {
         self.carrier.set_problem(refused.map(|(key_id, (_, why))| why.sentence(*key_id)));
     }
 
-    /// Finds the keys of the gate that the store does not have.
-    fn find_missing(&mut self, found: &[u64]) {
+    /// Finds the keys of the gate that the store does not have. A store that may have lost data
+    /// also gets the revocations of keys that the gate does not have any more.
+    fn find_missing(&mut self, FullRead { found, is_needed, .. }: &FullRead) {
+        if *is_needed {
+            self.dirty.extend(self.memory.revoked());
+        }
         for (index, (key_id, _)) in self.carrier.gate.table().record_words().enumerate() {
             let is_found = found.get(index / 64).is_some_and(|word| word >> (index % 64) & 1 == 1);
             if !is_found {
@@ -563,6 +574,11 @@ impl<'a> Turns<'a> {
             .map(|Stored { key_id, bytes, .. }| self.seal.open(&key_id.to_string(), bytes))
             .collect();
         let gate = self.carrier.gate;
+        // The disk must have what is remembered of a key before its entry is another key's.
+        for Stored { key_id, .. } in stored {
+            self.memory.keep_former(*key_id, || gate.key(*key_id).is_some())?;
+        }
+        self.memory.flush()?;
         let memory = &self.memory;
         let merge = |administrator: &Administrator<'_, Mapping>| -> Vec<Option<Merged>> {
             let one = |(Stored { key_id, .. }, theirs): (&Stored, &Option<FleetKey>)| {
@@ -600,23 +616,32 @@ impl<'a> Turns<'a> {
             add(&self.carrier.counters.unsealed, is_unsealed.into());
             let Some(Merged { exchanged, carried, .. }) = merged else { continue };
             add(&self.carrier.counters.older, exchanged.is_older.into());
+            let is_held = || gate.key(*key_id).is_some();
             let refusal = match refusals.remove(key_id) {
                 Some(why) => Some(Refusal::Gate(why)),
-                None => exchanged.is_withheld.then_some(Refusal::Older),
+                None if exchanged.is_withheld => Some(Refusal::Older),
+                None if !exchanged.is_older || is_held() => None,
+                None if exchanged.changes_store => Some(Refusal::Revoked(self.steady.elapsed())),
+                None => exchanged.key.ended_s(now).is_none().then_some(Refusal::Former),
             };
-            if let Some(why) = refusal {
-                // A further attempt is about the same record.
-                let known = self.refused.get(key_id).map(|(known, _)| *known);
-                let read = Some(*position).filter(|position| *position > 0);
-                let position = read.or(known).unwrap_or(self.head);
-                self.refused.insert(*key_id, (position, why));
+            let is_withheld = matches!(refusal, Some(Refusal::Gate(_) | Refusal::Older));
+            match refusal {
+                Some(why) => {
+                    // A further attempt is about the same record.
+                    let known = self.refused.get(key_id).map(|(known, _)| *known);
+                    let read = Some(*position).filter(|position| *position > 0);
+                    let position = read.or(known).unwrap_or(self.head);
+                    self.refused.insert(*key_id, (position, why));
+                }
+                // The store has the revocation again at once, but the log must name the key.
+                None if matches!(self.refused.get(key_id), Some((_, Refusal::Revoked(_)))) => {}
+                None => drop(self.refused.remove(key_id)),
+            }
+            if is_withheld {
                 continue;
             }
-            self.refused.remove(key_id);
-            let is_known = !exchanged.is_older || exchanged.changes_store;
-            let has_key = |key_id| gate.key(key_id).is_some();
-            if is_known && self.memory.has_room(*key_id, has_key) {
-                self.memory.set(*key_id, carried)?;
+            if !exchanged.is_older || exchanged.changes_store {
+                self.memory.set(*key_id, carried, is_held)?;
             }
             let field = key_id.to_string();
             let ended_s = exchanged.key.ended_s(now);
@@ -895,6 +920,12 @@ enum Refusal {
     Gate(AdminError),
     /// The gate has an older record than it had.
     Older,
+    /// The store had an older record of a revoked key that the gate does not have any more. It was
+    /// found at this time, and is reported for at least [`KEYS_FULL_READ`] since then.
+    Revoked(Duration),
+    /// The store has an older record than this machine has carried, and the gate does not have the
+    /// key any more.
+    Former,
 }
 
 impl Refusal {
@@ -908,6 +939,16 @@ impl Refusal {
                 "the gate has an older record of key {key_id} than this machine has carried, and \
                  the store has no newer one, so no other machine gets it: start the agent of a \
                  machine that has the newer one, or rotate or revoke the key"
+            ),
+            Self::Revoked(_) => format!(
+                "the store had an older record of key {key_id}, which is revoked: it is not \
+                 accepted, and its revocation is written again. A machine that was not connected \
+                 has sent it, or another program writes to the store"
+            ),
+            Self::Former => format!(
+                "the store has an older record of key {key_id} than this machine has carried, and \
+                 this gate does not have the key any more: it is not accepted here. If it must not \
+                 be valid on other machines, revoke it on one that has it"
             ),
         }
     }

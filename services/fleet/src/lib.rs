@@ -47,7 +47,7 @@ pub use error::FleetError;
 pub use keys::{
     CONNECTED_MS, KEY_SCRIPTS, KEYS_FULL_READ, KEYS_POLL, KEYS_TURN, KeyCarrier, KeyCounts,
     MAX_ENDED_DAYS, MAX_KEYS_AT_ONCE, MAX_KEYS_COMPARED, MAX_KEYS_WAIT, MAX_LOCATION_LEN,
-    set_not_carried,
+    MIN_FORMER_KEYS, set_not_carried,
 };
 pub use keytally_fleet_plan as plan;
 pub use keytally_fleet_plan::on_loss::OnLoss;

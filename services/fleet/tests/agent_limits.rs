@@ -3,8 +3,8 @@
 use keytally_fleet::{
     CONFIRM_MS, CONNECT_TIMEOUT, CONNECTED_MS, KEYS_FULL_READ, KEYS_POLL, MAX_ENDED_DAYS,
     MAX_FLEET_NAME_LEN, MAX_HOSTS, MAX_KEYS_AT_ONCE, MAX_KEYS_COMPARED, MAX_KEYS_WAIT,
-    MAX_LOCATION_LEN, MAX_PASSWORD_LEN, MESSAGES, MOST_JUMP_MS, PAUSES, PIPELINE, REPLY_TIMEOUT,
-    REQUESTS_PER_S,
+    MAX_LOCATION_LEN, MAX_PASSWORD_LEN, MESSAGES, MIN_FORMER_KEYS, MOST_JUMP_MS, PAUSES, PIPELINE,
+    REPLY_TIMEOUT, REQUESTS_PER_S,
 };
 
 #[test]
@@ -38,6 +38,10 @@ fn bounds_of_agents_on_the_page_equal_the_constants() {
         ),
         format!("| keys that an agent reads or writes at once | {MAX_KEYS_AT_ONCE} |"),
         format!("| an ended key in the store of a fleet | {MAX_ENDED_DAYS} days |"),
+        format!(
+            "| former keys that an agent remembers | as many as the gate has records, at least \
+             {MIN_FORMER_KEYS} |"
+        ),
         format!("has not reported for {CONNECTED_MS} ms | its machine counts"),
         format!("keys of a gate that are compared with those of a fleet | {MAX_KEYS_COMPARED} |"),
         format!("that says where a machine is | {MAX_LOCATION_LEN} characters |"),

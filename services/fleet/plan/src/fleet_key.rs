@@ -40,6 +40,8 @@ pub struct Carried {
     pub digest: u64,
     /// When the revocation was first carried, in Unix seconds; 0 for an active key.
     pub revoked_s: u32,
+    /// When the key expires, in Unix seconds; 0 if it does not, or is revoked.
+    pub expires_s: u32,
     /// How often the record of the gate had been written then, counted round: see
     /// [`Gate::record_writes`](keytally_core::Gate::record_writes).
     pub writes: u16,
@@ -59,6 +61,14 @@ impl Carried {
     /// carried: it is from an older copy of the gate.
     pub const fn is_after(&self, writes: u16) -> bool {
         writes.wrapping_sub(self.writes) % WRITES >= WRITES / 2
+    }
+
+    /// Returns whether a record has the version that was carried, and lets the key end later. Two
+    /// machines had then changed the key at once, and the earlier end holds.
+    fn ends_before(&self, key: &FleetKey) -> bool {
+        let FleetKey::Active { version, record } = key else { return false };
+        let ends_s = record.expires.map_or(u64::MAX, Timestamp::unix_s);
+        *version == self.version && self.expires_s > 0 && ends_s > self.expires_s.into()
     }
 }
 
@@ -102,7 +112,11 @@ impl FleetKey {
                 .map(|carried| Self::Revoked { at_s: carried.revoked_s }),
         };
         let last = carried.map_or(0, |carried| carried.version);
-        let is_older = theirs.is_some_and(|theirs| theirs.version() < last);
+        // What the gate has of the key would be merged with a record of the same version.
+        let ended_before = |theirs| {
+            present.is_none() && carried.is_some_and(|carried| carried.ends_before(theirs))
+        };
+        let is_older = theirs.is_some_and(|theirs| theirs.version() < last || ended_before(theirs));
         if is_behind && (is_older || theirs.is_none()) {
             let Present { record, .. } = present?;
             let key = Self::Active { version: FIRST_VERSION, record: record.clone() };
@@ -233,11 +247,14 @@ impl FleetKey {
 
     /// Returns what a machine remembers of this, whose gate's record was written this often.
     pub fn carried(&self, writes: u16) -> Carried {
-        let revoked_s = match self {
-            Self::Revoked { at_s } => *at_s,
-            Self::Active { .. } => 0,
+        let (revoked_s, expires_s) = match self {
+            Self::Revoked { at_s } => (*at_s, 0),
+            Self::Active { record, .. } => {
+                let expires_s = record.expires.map_or(0, Timestamp::unix_s);
+                (0, u32::try_from(expires_s).unwrap_or(u32::MAX))
+            }
         };
-        Carried { version: self.version(), digest: self.digest(), revoked_s, writes }
+        Carried { version: self.version(), digest: self.digest(), revoked_s, expires_s, writes }
     }
 
     /// Returns when the key ended, in Unix seconds: when it was revoked or has expired; `None` if

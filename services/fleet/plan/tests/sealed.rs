@@ -306,6 +306,35 @@ fn revocation_keeps_the_time_at_which_it_was_first_carried() {
     assert_eq!(active(1, record()).ended_s(now), None);
 }
 
+#[test]
+fn expired_key_without_a_record_is_valid_again_by_a_newer_version_only() {
+    let expires = |version, end: Option<u64>| {
+        let expires = end.map(Timestamp::from_unix_s);
+        active(version, KeyRecord { expires, ..record() })
+    };
+    let carried = expires(5, Some(9)).carried(1);
+    assert_eq!((carried.expires_s, carried.revoked_s), (9, 0));
+    for (version, end, is_older, is_put) in [
+        (4, None, true, false),
+        // Two machines had changed the key at once.
+        (5, None, true, false),
+        (5, Some(99), true, false),
+        (5, Some(10), true, false),
+        (5, Some(9), false, false),
+        (5, Some(8), false, false),
+        (6, None, false, true),
+        (6, Some(99), false, true),
+    ] {
+        let theirs = expires(version, end);
+        let exchanged = exchange(None, Some(carried), Some(&theirs), 20);
+        let found = (exchanged.is_older, exchanged.changes_gate, exchanged.changes_store);
+        assert_eq!(found, (is_older, is_put, false), "{theirs:?}");
+    }
+    let unlimited = expires(5, None).carried(1);
+    assert_eq!(unlimited.expires_s, 0);
+    assert!(exchange(None, Some(unlimited), Some(&expires(5, Some(99))), 20).changes_gate);
+}
+
 /// A machine: its gate, and what it remembers.
 #[derive(Clone, Default)]
 struct Machine {
@@ -317,6 +346,8 @@ struct Machine {
     is_withheld: bool,
     /// The copies of the gate that were made, with that.
     copies: Vec<(Option<KeyRecord>, u16, bool)>,
+    /// Whether the gate has given the record of the revoked key to another one.
+    former_revoked: bool,
 }
 
 impl Machine {
@@ -381,6 +412,15 @@ enum Event {
     Revoke {
         machine: usize,
     },
+    /// The key expires, or expires no more.
+    Expire {
+        machine: usize,
+        expires: bool,
+    },
+    /// The gate gives the record of the ended key to another one, which ends too.
+    Reuse {
+        machine: usize,
+    },
     /// A copy of the gate is made.
     Copy {
         machine: usize,
@@ -402,6 +442,9 @@ fn any_event() -> impl Strategy<Value = Event> {
             |(machine, scopes)| Event::Change { machine, scopes }),
         2 => (0..3_usize, any::<u8>()).prop_map(|(machine, tag)| Event::Rotate { machine, tag }),
         1 => (0..3_usize).prop_map(|machine| Event::Revoke { machine }),
+        2 => (0..3_usize, any::<bool>()).prop_map(
+            |(machine, expires)| Event::Expire { machine, expires }),
+        3 => (0..3_usize).prop_map(|machine| Event::Reuse { machine }),
         2 => (0..3_usize).prop_map(|machine| Event::Copy { machine }),
         2 => (0..3_usize, 0..3_usize).prop_map(|(machine, copy)| Event::Restore { machine, copy }),
     ]
@@ -428,6 +471,14 @@ proptest! {
                         let most = version(&store).max(Some(carried.version));
                         prop_assert!(version(&written) <= most, "no change was taken for one");
                     }
+                    if let (Some(carried), None) = (before.carried, &before.record) {
+                        let newer = store.as_ref().is_some_and(|key| key.version() > carried.version);
+                        let is_put = machines[machine].record.is_some();
+                        prop_assert!(carried.expires_s == 0 || newer || !is_put, "an end was taken back");
+                    }
+                    let Machine { record, former_revoked, .. } = &machines[machine];
+                    let is_valid = record.is_some() && !is_revoked(&machines[machine]);
+                    prop_assert!(!(*former_revoked && is_valid), "a former key is valid again");
                     if !is_lost {
                         past.push(store.clone());
                         store = written;
@@ -449,6 +500,22 @@ proptest! {
                 Event::Revoke { machine } => change(&mut machines[machine], |record| {
                     record.state = KeyState::Revoked;
                 }),
+                Event::Expire { machine, expires } => change(&mut machines[machine], |record| {
+                    record.expires = expires.then_some(Timestamp::from_unix_s(5));
+                }),
+                Event::Reuse { machine } => {
+                    let machine = &mut machines[machine];
+                    let is_ended = |record: &KeyRecord| {
+                        record.state == KeyState::Revoked || record.expires.is_some()
+                    };
+                    // What was not carried is not known to the agent.
+                    if machine.record.as_ref().is_some_and(is_ended) && !machine.is_changed {
+                        machine.former_revoked |= is_revoked(machine);
+                        machine.record = None;
+                        machine.writes += 1;
+                    }
+                    continue;
+                }
                 Event::Copy { machine } => {
                     let Machine { record, writes, is_changed, copies, .. } = &mut machines[machine];
                     copies.push((record.clone(), *writes, *is_changed));

@@ -2,10 +2,14 @@
 //!
 //! The name of the file is that of the gate and `.versions`. Its header of 64 bytes has the number
 //! of the fleet. Then come 40 bytes for each record of the gate: key id, version, digest, how often
-//! the record was written, and when the key was revoked (32) with a checksum of the entry (32). All
-//! numbers are little-endian. An entry that does not fit its checksum is none, as after a power
-//! failure.
+//! the record was written (16) with the expiry of the key (32), and when the key was revoked (32)
+//! with a checksum of the entry (32). All numbers are little-endian. An entry that does not fit its
+//! checksum is none, as after a power failure.
+//!
+//! Then come entries of the same form for keys whose records the gate has given to others, at most
+//! [`max_former`] of them. If there are more, the key that ended first is forgotten.
 
+use alloc::collections::{BTreeMap, BTreeSet};
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
 use std::path::{Path, PathBuf};
@@ -19,7 +23,7 @@ use crate::error::FleetError;
 const MAGIC: u64 = u64::from_le_bytes(*b"ktkeys\n\0");
 
 /// The version of the file's form.
-const FORM: u64 = 2;
+const FORM: u64 = 3;
 
 const HEADER_LEN: usize = 64;
 const ENTRY_LEN: usize = 40;
@@ -27,8 +31,17 @@ const ENTRY_LEN: usize = 40;
 /// The position of the fleet's number among the words of the header.
 const FLEET_WORD: usize = 4;
 
-/// The words of an entry: key id, version, digest, number of writes, time of the revocation and
-/// checksum.
+/// The least number of keys that are remembered without a record of the gate.
+pub const MIN_FORMER_KEYS: usize = 1024;
+
+/// Returns how many keys are remembered without a record of the gate at most, of a gate with this
+/// many records.
+fn max_former(records: usize) -> usize {
+    records.max(MIN_FORMER_KEYS)
+}
+
+/// The words of an entry: key id, version, digest, number of writes and expiry, time of the
+/// revocation and checksum.
 type Words = [u64; ENTRY_LEN / 8];
 
 /// The memory of a machine.
@@ -37,13 +50,20 @@ pub(super) struct Memory {
     file: File,
     path: PathBuf,
     entries: Vec<Words>,
+    /// The entries of keys whose records the gate has given to others, at most [`max_former`].
+    former: Vec<Words>,
+    /// Their indices, by key id.
+    former_indices: BTreeMap<u64, usize>,
+    /// Their indices, in the order in which the keys ended. Unusable entries are the first.
+    former_ends: BTreeSet<(u32, usize)>,
     fleet: u64,
     is_dirty: bool,
 }
 
 impl Memory {
     /// Opens the file next to a gate with this number and capacity, or creates it. In a file of
-    /// another gate, only the number of the fleet stays: this gate has replaced that one.
+    /// another gate, only the number of the fleet and the revoked keys stay: this gate has replaced
+    /// that one.
     pub(super) fn open(gate: &Path, number: u64, capacity: u32) -> Result<Self, FleetError> {
         let mut name = gate.file_name().unwrap_or_default().to_owned();
         name.push(".versions");
@@ -73,8 +93,13 @@ impl Memory {
             chunk.copy_from_slice(&word.to_le_bytes());
         }
         let records = usize::try_from(capacity).unwrap_or(usize::MAX);
-        let len = HEADER_LEN + records * ENTRY_LEN;
+        let len = HEADER_LEN + (records + max_former(records)) * ENTRY_LEN;
+        let mut revoked = Vec::new();
         if !bytes.starts_with(&header[..8 * FLEET_WORD]) || bytes.len() != len {
+            if let Some(entries) = bytes.get(HEADER_LEN..).filter(|_| is_form) {
+                revoked.extend(words_of(entries).filter_map(parse));
+                revoked.retain(|(_, carried)| carried.revoked_s > 0);
+            }
             bytes = vec![0; len];
             bytes[..HEADER_LEN].copy_from_slice(&header);
             file.set_len(0).map_err(refused)?;
@@ -82,13 +107,31 @@ impl Memory {
             file.write_all(&header).map_err(refused)?;
             file.set_len(u64::try_from(len).unwrap_or(u64::MAX)).map_err(refused)?;
         }
-        let (entries, _) = bytes[HEADER_LEN..].as_chunks::<ENTRY_LEN>();
-        let words = |entry: &[u8; ENTRY_LEN]| {
-            let (words, _) = entry.as_chunks();
-            core::array::from_fn(|word| u64::from_le_bytes(words[word]))
+        let mut entries: Vec<_> = words_of(&bytes[HEADER_LEN..]).collect();
+        let mut former = entries.split_off(records);
+        let used = former.iter().rposition(|entry| *entry != [0; ENTRY_LEN / 8]);
+        former.truncate(used.map_or(0, |last| last + 1));
+        let (mut former_indices, mut former_ends) = (BTreeMap::new(), BTreeSet::new());
+        for (index, entry) in former.iter().enumerate() {
+            let parsed = parse(*entry);
+            former_ends.insert((parsed.map_or(0, |(_, carried)| end_s(carried)), index));
+            former_indices.extend(parsed.map(|(key_id, _)| (key_id.number(), index)));
+        }
+        let mut memory = Self {
+            file,
+            path,
+            entries,
+            former,
+            former_indices,
+            former_ends,
+            fleet,
+            is_dirty: false,
         };
-        let entries = entries.iter().map(words).collect();
-        Ok(Self { file, path, entries, fleet, is_dirty: false })
+        for (key_id, carried) in revoked {
+            memory.set_former(key_id, carried)?;
+        }
+        memory.flush()?;
+        Ok(memory)
     }
 
     /// Returns the number of the fleet that this gate, or the one before it, has been in; 0 for
@@ -121,35 +164,91 @@ impl Memory {
 
     /// Returns what is remembered of a key.
     pub(super) fn of(&self, key_id: KeyId) -> Option<Carried> {
-        let [number, version, digest, writes, last] = *self.entries.get(self.index(key_id))?;
-        let is_its =
-            number == key_id.number() && last == last_word([number, version, digest, writes], last);
-        let revoked_s = u32::try_from(last & u64::from(u32::MAX)).unwrap_or(0);
-        let writes = u16::try_from(writes).unwrap_or(0);
-        is_its.then_some(Carried { version, digest, revoked_s, writes })
+        let index = self.former_indices.get(&key_id.number());
+        let former = index.and_then(|index| self.former.get(*index));
+        let own = self.entries.get(self.index(key_id));
+        let found = |entry: Option<&Words>| {
+            entry.copied().and_then(parse).filter(|(other, _)| *other == key_id)
+        };
+        found(own).or_else(|| found(former)).map(|(_, carried)| carried)
     }
 
-    /// Returns whether a key can be remembered: the entry of its record is free or its own, or
-    /// belongs to a key that the gate does not have any more.
-    pub(super) fn has_room(&self, key_id: KeyId, has_key: impl Fn(KeyId) -> bool) -> bool {
-        let Some([number, ..]) = self.entries.get(self.index(key_id)) else { return false };
-        let other = KeyId::from_number(*number).filter(|other| *other != key_id);
-        other.is_none_or(|other| !has_key(other))
+    /// Returns the keys that are remembered as revoked.
+    pub(super) fn revoked(&self) -> impl Iterator<Item = KeyId> {
+        let entries = self.entries.iter().chain(&self.former).copied().filter_map(parse);
+        entries.filter(|(_, carried)| carried.revoked_s > 0).map(|(key_id, _)| key_id)
     }
 
-    /// Remembers a key.
-    pub(super) fn set(&mut self, key_id: KeyId, carried: Carried) -> Result<(), FleetError> {
+    /// Copies the entry of another key that has had the record of this one, so that it is
+    /// remembered when this key gets the entry. `is_held` returns whether the gate has this key.
+    pub(super) fn keep_former(
+        &mut self,
+        key_id: KeyId,
+        is_held: impl FnOnce() -> bool,
+    ) -> Result<(), FleetError> {
+        match self.entries.get(self.index(key_id)).copied().and_then(parse) {
+            Some((former, carried)) if former != key_id && is_held() => {
+                self.set_former(former, carried)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Remembers a key. `is_held` returns whether the gate has it.
+    pub(super) fn set(
+        &mut self,
+        key_id: KeyId,
+        carried: Carried,
+        is_held: impl FnOnce() -> bool,
+    ) -> Result<(), FleetError> {
         let index = self.index(key_id);
         if self.of(key_id) == Some(carried) {
             return Ok(());
         }
-        let Carried { version, digest, revoked_s, writes } = carried;
-        let words = [key_id.number(), version, digest, writes.into()];
         let Some(entry) = self.entries.get_mut(index) else { return Ok(()) };
-        let [number, version, digest, writes] = words;
-        *entry = [number, version, digest, writes, last_word(words, revoked_s.into())];
+        let is_free = parse(*entry).is_none_or(|(other, _)| other == key_id);
+        if !is_free && !is_held() {
+            return self.set_former(key_id, carried);
+        }
+        self.keep_former(key_id, || true)?;
+        self.write_entry(index, words(key_id, carried))
+    }
+
+    /// Remembers a key without a record of the gate. If there is no room, the key that ended first
+    /// is forgotten.
+    fn set_former(&mut self, key_id: KeyId, carried: Carried) -> Result<(), FleetError> {
+        let entry = words(key_id, carried);
+        let known = self.former_indices.get(&key_id.number()).copied();
+        let index = match known {
+            Some(index) if self.former.get(index) == Some(&entry) => return Ok(()),
+            Some(index) => index,
+            None if self.former.len() < max_former(self.entries.len()) => {
+                self.former.push([0; ENTRY_LEN / 8]);
+                self.former.len() - 1
+            }
+            None => match self.former_ends.first() {
+                Some((first_s, index)) if *first_s <= end_s(carried) => *index,
+                _ => return Ok(()),
+            },
+        };
+        let before = core::mem::replace(&mut self.former[index], entry);
+        let parsed = parse(before);
+        self.former_ends.remove(&(parsed.map_or(0, |(_, carried)| end_s(carried)), index));
+        if let Some((before, _)) = parsed {
+            self.former_indices.remove(&before.number());
+        }
+        self.former_ends.insert((end_s(carried), index));
+        self.former_indices.insert(key_id.number(), index);
+        self.write_entry(self.entries.len() + index, entry)
+    }
+
+    /// Writes an entry to the file, and to those of the records if it is one of them.
+    fn write_entry(&mut self, index: usize, words: Words) -> Result<(), FleetError> {
+        if let Some(entry) = self.entries.get_mut(index) {
+            *entry = words;
+        }
         let mut bytes = [0; ENTRY_LEN];
-        for (chunk, word) in bytes.chunks_exact_mut(8).zip(entry) {
+        for (chunk, word) in bytes.chunks_exact_mut(8).zip(words) {
             chunk.copy_from_slice(&word.to_le_bytes());
         }
         self.write(HEADER_LEN + index * ENTRY_LEN, &bytes)
@@ -168,10 +267,43 @@ impl Memory {
     }
 }
 
+/// Returns the words of entries.
+fn words_of(bytes: &[u8]) -> impl Iterator<Item = Words> {
+    let (entries, _) = bytes.as_chunks::<ENTRY_LEN>();
+    entries.iter().map(|entry| {
+        let (words, _) = entry.as_chunks();
+        core::array::from_fn(|word| u64::from_le_bytes(words[word]))
+    })
+}
+
+/// Returns the key of an entry and what is remembered of it; `None` if the entry is not usable.
+fn parse([number, version, digest, more, last]: Words) -> Option<(KeyId, Carried)> {
+    let half = |word: u64| u32::try_from(word & u64::from(u32::MAX)).unwrap_or(0);
+    let (revoked_s, expires_s) = (half(last), half(more >> 32));
+    let writes = u16::try_from(half(more)).ok()?;
+    let is_whole = last == last_word([number, version, digest, more], last);
+    let carried = Carried { version, digest, revoked_s, expires_s, writes };
+    KeyId::from_number(number).filter(|_| is_whole).map(|key_id| (key_id, carried))
+}
+
+/// Returns the entry of a key.
+fn words(key_id: KeyId, carried: Carried) -> Words {
+    let Carried { version, digest, revoked_s, expires_s, writes } = carried;
+    let more = u64::from(expires_s) << 32 | u64::from(writes);
+    let [number, version, digest, more] = [key_id.number(), version, digest, more];
+    let last = last_word([number, version, digest, more], revoked_s.into());
+    [number, version, digest, more, last]
+}
+
+/// Returns when a key ended, in Unix seconds: 1 for one that was not known to end.
+fn end_s(Carried { revoked_s, expires_s, .. }: Carried) -> u32 {
+    revoked_s.max(expires_s).max(1)
+}
+
 /// Returns the last word of an entry: the lower half of `last`, and a checksum (FNV-1a) of all.
-fn last_word([number, version, digest, writes]: [u64; 4], last: u64) -> u64 {
+fn last_word([number, version, digest, more]: [u64; 4], last: u64) -> u64 {
     let revoked_s = last & u64::from(u32::MAX);
-    let words = [number, version, digest, writes, revoked_s];
+    let words = [number, version, digest, more, revoked_s];
     let hash = words
         .iter()
         .flat_map(|word| word.to_le_bytes())
@@ -187,7 +319,10 @@ mod tests {
         KeyId::from_number((record << 62) + number).unwrap()
     }
 
-    const CARRIED: Carried = Carried { version: 7, digest: u64::MAX, revoked_s: 9, writes: 8191 };
+    const ACTIVE: Carried =
+        Carried { version: 7, digest: u64::MAX, revoked_s: 0, expires_s: u32::MAX, writes: 8191 };
+
+    const REVOKED: Carried = Carried { version: u64::MAX, revoked_s: 9, expires_s: 0, ..ACTIVE };
 
     #[test]
     fn what_was_carried_is_remembered_after_a_restart() {
@@ -197,17 +332,76 @@ mod tests {
         let (one, other) = (key_id(3, 1), key_id(3, 2));
         assert_eq!((memory.index(key_id(0, 1)), memory.index(one)), (0, 3));
         assert_eq!(memory.of(one), None);
-        memory.set(one, CARRIED).unwrap();
+        memory.set(one, ACTIVE, || true).unwrap();
         memory.set_fleet(77).unwrap();
         memory.flush().unwrap();
-        let mut memory = Memory::open(&gate, 5, 4).unwrap();
+        let memory = Memory::open(&gate, 5, 4).unwrap();
         assert_eq!(memory.fleet(), 77);
-        assert_eq!((memory.of(one), memory.of(other)), (Some(CARRIED), None));
-        // The record has another key.
-        assert!(memory.has_room(one, |_| true) && memory.has_room(other, |_| false));
-        assert!(!memory.has_room(other, |key_id| key_id == one));
-        memory.set(other, CARRIED).unwrap();
-        assert_eq!((memory.of(one), memory.of(other)), (None, Some(CARRIED)));
+        assert_eq!((memory.of(one), memory.of(other)), (Some(ACTIVE), None));
+    }
+
+    #[test]
+    fn key_whose_record_is_another_keys_is_remembered() {
+        let folder = tempfile::tempdir().unwrap();
+        let gate = folder.path().join("api.gate");
+        let keys = [1, 2, 3].map(|number| key_id(3, number));
+        let mut memory = Memory::open(&gate, 5, 4).unwrap();
+        memory.set(keys[0], REVOKED, || true).unwrap();
+        memory.set(keys[1], ACTIVE, || true).unwrap();
+        // The gate does not have this one.
+        memory.set(keys[2], REVOKED, || false).unwrap();
+        let all = |memory: &Memory| keys.map(|key_id| memory.of(key_id));
+        let expected = [Some(REVOKED), Some(ACTIVE), Some(REVOKED)];
+        assert_eq!(all(&memory), expected);
+        let mut memory = Memory::open(&gate, 5, 4).unwrap();
+        assert_eq!(all(&memory), expected);
+        assert_eq!(memory.revoked().collect::<Vec<_>>(), [keys[0], keys[2]]);
+        // What is remembered of it changes.
+        let earlier = Carried { revoked_s: 3, ..REVOKED };
+        memory.set(keys[0], earlier, || false).unwrap();
+        // It has its record again.
+        let valid = Carried { version: 9, ..ACTIVE };
+        memory.set(keys[2], valid, || true).unwrap();
+        let expected = [Some(earlier), Some(ACTIVE), Some(valid)];
+        assert_eq!(all(&memory), expected);
+        assert_eq!(all(&Memory::open(&gate, 5, 4).unwrap()), expected);
+    }
+
+    #[test]
+    fn key_that_ended_first_is_forgotten_when_there_is_no_room() {
+        for capacity in [4, 2048] {
+            let folder = tempfile::tempdir().unwrap();
+            let gate = folder.path().join("api.gate");
+            let mut memory = Memory::open(&gate, 5, capacity).unwrap();
+            let held = key_id(1, 1);
+            memory.set(held, ACTIVE, || true).unwrap();
+            let room = max_former(usize::try_from(capacity).unwrap());
+            assert_eq!(room, MIN_FORMER_KEYS.max(usize::try_from(capacity).unwrap()));
+            let key = |number: usize| key_id(1, 2 + u64::try_from(number).unwrap());
+            // The second one ends first.
+            let end = |number: usize| Carried {
+                revoked_s: if number == 1 { 50 } else { 100 + u32::try_from(number).unwrap() },
+                ..REVOKED
+            };
+            for number in 0..room {
+                memory.set(key(number), end(number), || false).unwrap();
+            }
+            let has = |memory: &Memory, number| memory.of(key(number)) == Some(end(number));
+            assert!((0..room).all(|number| has(&memory, number)));
+            memory
+                .set(key_id(1, u64::MAX >> 2), Carried { revoked_s: 49, ..REVOKED }, || false)
+                .unwrap();
+            assert!((0..room).all(|number| has(&memory, number)), "that one ended before");
+            memory.set(key(room), end(room), || false).unwrap();
+            let mut memory = Memory::open(&gate, 5, capacity).unwrap();
+            assert!((0..=room).all(|number| has(&memory, number) != (number == 1)));
+            memory.set(key(room + 1), end(room + 1), || false).unwrap();
+            assert!((0..=room + 1).all(|number| has(&memory, number) != (number < 2)));
+            assert_eq!(memory.of(held), Some(ACTIVE));
+            let len = std::fs::metadata(folder.path().join("api.gate.versions")).unwrap().len();
+            let entries = usize::try_from(capacity).unwrap() + room;
+            assert_eq!(usize::try_from(len).unwrap(), HEADER_LEN + entries * ENTRY_LEN);
+        }
     }
 
     #[test]
@@ -215,21 +409,33 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let gate = folder.path().join("api.gate");
         let path = folder.path().join("api.gate.versions");
-        let one = key_id(3, 1);
-        Memory::open(&gate, 5, 4).unwrap().set(one, CARRIED).unwrap();
+        let (one, former) = (key_id(3, 1), key_id(3, 2));
+        let mut memory = Memory::open(&gate, 5, 4).unwrap();
+        memory.set(former, REVOKED, || true).unwrap();
+        memory.set(one, ACTIVE, || true).unwrap();
         let bytes = std::fs::read(&path).unwrap();
-        assert_eq!(bytes.len(), HEADER_LEN + 4 * ENTRY_LEN);
-        for byte in HEADER_LEN + 3 * ENTRY_LEN..bytes.len() {
-            let mut damaged = bytes.clone();
-            damaged[byte] ^= 1;
-            std::fs::write(&path, damaged).unwrap();
-            assert_eq!(Memory::open(&gate, 5, 4).unwrap().of(one), None, "byte {byte}");
+        assert_eq!(bytes.len(), HEADER_LEN + (4 + MIN_FORMER_KEYS) * ENTRY_LEN);
+        for (index, key_id, other) in [(3, one, former), (4, former, one)] {
+            let from = HEADER_LEN + index * ENTRY_LEN;
+            for byte in from..from + ENTRY_LEN {
+                let mut damaged = bytes.clone();
+                damaged[byte] ^= 1;
+                std::fs::write(&path, damaged).unwrap();
+                let mut memory = Memory::open(&gate, 5, 4).unwrap();
+                assert_eq!(memory.of(key_id), None, "byte {byte}");
+                assert!(memory.of(other).is_some(), "byte {byte}");
+                memory.set(key_id, REVOKED, || key_id == one).unwrap();
+                assert_eq!(Memory::open(&gate, 5, 4).unwrap().of(key_id), Some(REVOKED));
+            }
         }
         for (number, capacity) in [(6, 4), (5, 8)] {
             std::fs::write(&path, &bytes).unwrap();
             Memory::open(&gate, 5, 4).unwrap().set_fleet(77).unwrap();
             let memory = Memory::open(&gate, number, capacity).unwrap();
             assert_eq!((memory.of(one), memory.fleet()), (None, 77));
+            // A revocation holds in each gate.
+            assert_eq!(memory.of(former), Some(REVOKED));
+            assert_eq!(Memory::open(&gate, number, capacity).unwrap().of(former), Some(REVOKED));
         }
         std::fs::write(&path, [0xff; 99]).unwrap();
         assert_eq!(Memory::open(&gate, 5, 4).unwrap().fleet(), 0);

@@ -118,9 +118,14 @@ impl Machine {
         self.gate.peek(Some(key.expose().as_bytes()), 1).outcome()
     }
 
+    /// Returns the file of the agent, which it creates at its first start.
+    fn file(&self) -> FleetFile<'_> {
+        until("a fleet file", || FleetFile::open(&self.fleet, &self.gate).is_ok());
+        FleetFile::open(&self.fleet, &self.gate).unwrap()
+    }
+
     fn page(&self, word: PageWord) -> u64 {
-        let file = FleetFile::open(&self.fleet, &self.gate).unwrap();
-        file.page(word).load(Ordering::Acquire)
+        self.file().page(word).load(Ordering::Acquire)
     }
 
     fn refused(&self) -> u32 {
@@ -140,13 +145,20 @@ impl Machine {
     /// Waits until some agents of all have confirmed all changes of this machine.
     #[track_caller]
     fn wait_for(&self, some: u64, agents: u64) {
-        until("a fleet file", || FleetFile::open(&self.fleet, &self.gate).is_ok());
-        let file = FleetFile::open(&self.fleet, &self.gate).unwrap();
-        let number = file.page(PageWord::KeysRequested).fetch_add(1, Ordering::AcqRel) + 1;
+        let file = self.file();
+        let request = || file.page(PageWord::KeysRequested).fetch_add(1, Ordering::AcqRel) + 1;
+        let number = AtomicU64::new(request());
         until("confirmed", || {
             let answered = file.page(PageWord::KeysAnswered).load(Ordering::Acquire);
             let confirmed = file.page(PageWord::KeysConfirmed).load(Ordering::Acquire);
-            answered == number && confirmed == agents << 32 | some
+            if answered != number.load(Ordering::Relaxed) {
+                return false;
+            }
+            if confirmed >> 32 < agents {
+                // The agent that has just started has not reported yet.
+                number.store(request(), Ordering::Relaxed);
+            }
+            confirmed == agents << 32 | some
         });
     }
 }
@@ -422,6 +434,133 @@ fn emptied_store_gets_all_keys_again() {
     let two = Machine::start(folder.path(), "two", 64, &config);
     until("carried", || two.outcome(&key) == Outcome::Admitted);
     assert!(two.gate.key(revoked_id).is_none(), "a revoked key takes no record");
+}
+
+/// Starts a machine whose gate has two records, which are free soon after their keys ended.
+fn start_small(folder: &Path, name: &str, config: &FleetConfig) -> Machine {
+    let plan = |name| Plan::new(name, "100/second".parse().unwrap()).unwrap();
+    let small = gate_config(2).with_plans(vec![plan("default"), plan("pro")]);
+    Gate::create(folder.join(format!("{name}.gate")), peppers("6b"), &small).unwrap();
+    Machine::start(folder, name, 2, config)
+}
+
+/// Issues keys on a machine until one of them has the record of an ended key, and revokes them.
+fn reuse_record(machine: &Machine, key_id: KeyId) {
+    let new = NewKey::new(42, Name::new("live").unwrap());
+    until("used again", || {
+        // The records are full until their windows have passed.
+        drop(machine.gate.issue(&new));
+        machine.gate.key(key_id).is_none()
+    });
+    for info in machine.gate.list() {
+        machine.gate.revoke(info.key_id).unwrap();
+    }
+}
+
+/// The gate has forgotten the key, but its agent has not.
+#[test]
+fn revoked_key_whose_record_was_used_again_stays_revoked() {
+    let (folder, server) = (tempfile::tempdir().unwrap(), Server::start(&[]));
+    let config = config(&server.url());
+    let mut one = start_small(folder.path(), "one", &config);
+    let mut two = start_small(folder.path(), "two", &config);
+    let (key, key_id) = one.issue();
+    one.wait_for_all(2);
+    let sealed = record_in(&server, key_id);
+    one.gate.revoke(key_id).unwrap();
+    one.wait_for_all(2);
+    reuse_record(&one, key_id);
+    one.wait_for_all(2);
+    let revoked = record_in(&server, key_id);
+    for round in 0..2 {
+        // The other machine's gate has the key, and its agent would write the revocation.
+        two.stop();
+        write(&server, &key_id.to_string(), &sealed);
+        until("revoked in the store", || record_in(&server, key_id) == revoked);
+        until("named", || one.problem().contains(&key_id.to_string()));
+        assert_eq!(one.refused(), 1);
+        two.run(&config, peppers("6b"), None);
+        one.wait_for_all(2);
+        for machine in [&one, &two] {
+            assert_eq!(machine.outcome(&key), Outcome::InvalidKey, "round {round}");
+        }
+        assert!(one.gate.key(key_id).is_none());
+        // What an agent remembers is in its file.
+        assert!(one.stop().older > 0);
+        one.run(&config, peppers("6b"), None);
+        one.wait_for_all(2);
+        assert_eq!(one.refused(), 0);
+    }
+}
+
+#[test]
+fn emptied_store_revokes_former_keys_on_a_machine_that_was_down() {
+    for is_first_back in [true, false] {
+        let (folder, server) = (tempfile::tempdir().unwrap(), Server::start(&[]));
+        let config = config(&server.url());
+        let mut one = start_small(folder.path(), "one", &config);
+        let mut two = start_small(folder.path(), "two", &config);
+        let (key, key_id) = one.issue();
+        one.wait_for_all(2);
+        two.stop();
+        one.gate.revoke(key_id).unwrap();
+        one.wait_for(1, 2);
+        reuse_record(&one, key_id);
+        one.wait_for(1, 2);
+        if is_first_back {
+            one.stop();
+            server.query(&mut cmd("FLUSHALL"));
+            two.run(&config, peppers("6b"), None);
+            // The store gets the key, valid, from the machine that was down.
+            until("valid", || !record_in(&server, key_id).is_empty());
+            one.run(&config, peppers("6b"), None);
+        } else {
+            server.query(&mut cmd("FLUSHALL"));
+            // Without the machine that was down, the store has the revocation.
+            until("put back", || !record_in(&server, key_id).is_empty());
+            two.run(&config, peppers("6b"), None);
+        }
+        until("revoked", || two.outcome(&key) == Outcome::InvalidKey);
+        one.wait_for_all(2);
+        assert_eq!(one.outcome(&key), Outcome::InvalidKey);
+        assert!(one.gate.key(key_id).is_none());
+    }
+}
+
+#[test]
+fn expired_key_whose_record_was_used_again_stays_expired() {
+    let (folder, server) = (tempfile::tempdir().unwrap(), Server::start(&[]));
+    let config = config(&server.url());
+    let one = start_small(folder.path(), "one", &config);
+    let (key, key_id) = one.issue();
+    one.wait_for_all(1);
+    let sealed = record_in(&server, key_id);
+    one.gate.expire(key_id, Some(Timestamp::from_unix_s(wall().unix_s() - 5))).unwrap();
+    one.wait_for_all(1);
+    reuse_record(&one, key_id);
+    one.wait_for_all(1);
+    assert_eq!(one.refused(), 0);
+    write(&server, &key_id.to_string(), &sealed);
+    until("refused", || one.refused() == 1);
+    let named = format!("an older record of key {key_id}");
+    until("named", || one.problem().contains(&named));
+    assert_eq!(one.outcome(&key), Outcome::InvalidKey);
+    // Another machine cannot know of the end, but its later change of the key holds.
+    let two = start_small(folder.path(), "two", &config);
+    until("carried", || two.outcome(&key) == Outcome::Admitted);
+    for plan in ["pro", "default"] {
+        let before = record_in(&server, key_id);
+        two.gate.assign(key_id, plan).unwrap();
+        until("sent", || record_in(&server, key_id) != before);
+    }
+    // The record is free after its window, and a change of the gate lets its agent try again.
+    let limit = AtomicU64::new(100);
+    until("carried", || {
+        let policy = format!("{}/second", limit.fetch_add(1, Ordering::Relaxed));
+        one.gate.set_plan(&Plan::new("pro", policy.parse().unwrap()).unwrap()).unwrap();
+        one.outcome(&key) == Outcome::Admitted
+    });
+    until("settled", || one.refused() == 0);
 }
 
 #[test]
