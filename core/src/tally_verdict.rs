@@ -88,7 +88,7 @@ impl TallyVerdict {
     }
 
     /// Returns each warning of this tally that the charge reached: the window's index and the
-    /// percentage of its limit. See [`Compound::crossed`].
+    /// percentage of its limit. See [`Compound::crossed`](crate::Compound::crossed).
     pub fn crossed(&self) -> impl Iterator<Item = (usize, u8)> + use<> {
         let cost = self.verdict.charge().map_or(0, |_| self.verdict.cost());
         let is_warned = self.is_warned;
