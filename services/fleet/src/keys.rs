@@ -454,8 +454,9 @@ impl<'a> Turns<'a> {
         let mut is_behind = false;
         for ((key_id, word), seen) in table.record_words().zip(&mut self.words) {
             if core::mem::replace(seen, word) != word {
-                is_behind |= key_id
-                    .is_some_and(|key_id| self.memory.is_ahead(key_id, table.record_writes(key_id)));
+                is_behind |= key_id.is_some_and(|key_id| {
+                    self.memory.is_ahead(key_id, table.record_writes(key_id))
+                });
                 self.dirty.extend(key_id);
             }
         }

@@ -344,8 +344,6 @@ fn entries_far_ahead_in_the_store_delay_no_change() {
     let add = |position: &str, field: &str| {
         server.query(cmd("ZADD").arg(&log).arg(position).arg(field));
     };
-    // The first reads of all records end soon, and the next ones are a minute later.
-    thread::sleep(Duration::from_secs(1));
     add("9007199254740992", "no key id");
     add("inf", &key_id.to_string());
     (0..300).for_each(|number| add("0.5", &format!("between {number}")));
@@ -475,7 +473,8 @@ fn older_gate_admits_no_key_until_the_store_is_back() {
             if is_running {
                 // The gate is written over while its agent runs.
                 let bytes = std::fs::read(&backup).unwrap();
-                let gate = std::fs::OpenOptions::new().write(true).open(folder.path().join("one.gate"));
+                let gate =
+                    std::fs::OpenOptions::new().write(true).open(folder.path().join("one.gate"));
                 std::os::unix::fs::FileExt::write_all_at(&gate.unwrap(), &bytes, 0).unwrap();
             } else {
                 one.stop();
