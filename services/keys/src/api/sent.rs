@@ -1,5 +1,5 @@
-//! The responses with a secret. When it has been handed to the connection, the list records that the
-//! secret was shown.
+//! The responses with a secret. When it has been handed to the connection, the list records that
+//! the secret was shown.
 
 use core::pin::Pin;
 use core::task::{Context, Poll};
