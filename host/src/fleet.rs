@@ -534,8 +534,8 @@ impl<'t> FleetFile<'t> {
         }
     }
 
-    /// Refuses a fleet file that was made for another gate file: that of another machine, whose gate
-    /// is a copy of this one. A gate that has replaced the one at its path is accepted.
+    /// Refuses a fleet file that was made for another gate file: that of another machine, whose
+    /// gate is a copy of this one. A gate that has replaced the one at its path is accepted.
     ///
     /// # Errors
     /// [`Error::OtherGate`], which has the paths of both gates.

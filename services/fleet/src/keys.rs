@@ -148,8 +148,8 @@ impl<'g> KeyCarrier<'g> {
         self.problem.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Returns whether the gate is an older copy of the one that this machine had, and does not have
-    /// all changes of the store yet. All its keys are then unavailable to requests that need
+    /// Returns whether the gate is an older copy of the one that this machine had, and does not
+    /// have all changes of the store yet. All its keys are then unavailable to requests that need
     /// credits of the fleet, since some of them may have been revoked after the copy was made.
     pub fn is_behind(&self) -> bool {
         self.behind.load(Ordering::Acquire) != 0

@@ -208,7 +208,7 @@ fn agent_of_another_fleet_is_refused() {
 }
 
 #[test]
-fn agent_with_other_options_says_so_when_it_leads() {
+fn agent_that_leads_names_its_changed_options() {
     let sandbox = Sandbox::new();
     create_machines(&sandbox, PLAN, &["one"]);
     let store = Store::start(&sandbox, &[]);
@@ -343,7 +343,7 @@ fn copied_fleet_file_spends_nothing_twice() {
 }
 
 #[test]
-fn fleet_file_of_another_machine_in_its_place_is_repaired() {
+fn fleet_file_of_another_machine_is_repaired() {
     let sandbox = Sandbox::new();
     let machines = ["one", "two"];
     let (key, _) = create_machines(&sandbox, PLAN, &machines);

@@ -213,8 +213,8 @@ fn note(admitted: &mut Admitted, subject: u32, machine: usize, span_ms: [u64; 2]
     }
 }
 
-/// Sends requests to all machines in turn, until `limit` of them were admitted and 200 more in a row
-/// were refused. Returns how many were admitted.
+/// Sends requests to all machines in turn, until `limit` of them were admitted and 200 more in a
+/// row were refused. Returns how many were admitted.
 ///
 /// A machine may have the last unit of one network, and another one the last units of a network
 /// that contains it. Neither can spend them, until one gives its own back since they are idle.
