@@ -8,7 +8,6 @@ use keytally_fleet_plan::fleet_key::digest;
 use keytally_fleet_plan::on_loss::OnLoss;
 
 use crate::address::StoreUrl;
-use crate::connection::Access;
 use crate::error::FleetError;
 use crate::password::PasswordSource;
 
@@ -49,18 +48,6 @@ impl StoreConfig {
             client_certificate: None,
             allow_eviction: false,
         }
-    }
-
-    /// Refuses a store whose files of passwords and certificates cannot be used. An agent reads
-    /// them only when it connects, and one that stands by connects when it leads.
-    ///
-    /// # Errors
-    /// [`FleetError::Refused`], which names the file.
-    pub fn verify(&self) -> Result<(), FleetError> {
-        for password in self.password.iter().chain(&self.sentinel_password) {
-            password.read()?;
-        }
-        Access::of_servers(self).map(drop)
     }
 }
 

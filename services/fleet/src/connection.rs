@@ -73,6 +73,20 @@ impl Access {
     }
 }
 
+impl StoreConfig {
+    /// Refuses a store whose files of passwords and certificates cannot be used. An agent reads
+    /// them only when it connects, and one that stands by connects when it leads.
+    ///
+    /// # Errors
+    /// [`FleetError::Refused`], which names the file.
+    pub fn verify(&self) -> Result<(), FleetError> {
+        for password in self.password.iter().chain(&self.sentinel_password) {
+            password.read()?;
+        }
+        Access::of_servers(self).map(drop)
+    }
+}
+
 /// A connection to one server.
 pub(crate) struct Connection {
     inner: Inner,
