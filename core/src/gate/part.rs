@@ -212,7 +212,7 @@ impl<'g, M: AsRef<[CacheLine]>> GatePart<'g, M> {
         loop {
             let (at, record) = gate
                 .verify_key(text, *now)
-                .map_err(|Refusal { reason, holder }| Verdict::invalid(reason, holder, *now))?;
+                .map_err(|refusal| gate.refused(refusal, *now))?;
             let Some(entry) = gate.entry(at, &record) else {
                 *now = clock.at_least(*now);
                 continue;
