@@ -201,7 +201,10 @@ fn gate_that_is_overwritten_while_open_is_unavailable() {
         };
         let admitted = (Outcome::Admitted, None, None);
         assert_eq!([key.expose(), imported].map(|text| check(Some(text))), [admitted; 2]);
-        assert_eq!(check(Some("another-text-0000")), (Outcome::InvalidKey, Some(Reason::Unknown), None));
+        assert_eq!(
+            check(Some("another-text-0000")),
+            (Outcome::InvalidKey, Some(Reason::Unknown), None)
+        );
         assert!(!gate.is_damaged());
         for line in &gate.memory()[first..first + lines] {
             (0..8).for_each(|word| line.store(word, 0));

@@ -139,11 +139,7 @@ impl Create {
 
 /// Creates the file of the pepper if it is missing and the gate can be created. Returns whether it
 /// was created.
-fn create_pepper(
-    pepper: &PepperSource,
-    gate: &Path,
-    config: &GateConfig,
-) -> Result<bool, Failure> {
+fn create_pepper(pepper: &PepperSource, gate: &Path, config: &GateConfig) -> Result<bool, Failure> {
     if gate.symlink_metadata().is_ok() {
         return Err(Error::Exists { path: gate.into() }.into());
     }
