@@ -168,7 +168,7 @@ fn service_and_commands_share_one_list() {
 fn token_is_refused_with_peppers_in_the_wrong_order() {
     let sandbox = Sandbox::new();
     drop(Server::start(&sandbox, &[]));
-    let old = std::fs::read_to_string(sandbox.path("data/pepper")).unwrap();
+    let old = fs::read_to_string(sandbox.path("data/pepper")).unwrap();
     let (old, new) = (old.trim_end(), "d4".repeat(32));
     let create = |peppers: String| {
         let mut command = sandbox.command(&["keys", "token", "create", "test", "--data", "data"]);
