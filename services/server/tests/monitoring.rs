@@ -195,7 +195,7 @@ fn dashboard_has_distinct_panels_and_known_variables() {
         let name: String =
             part.trim_start_matches('{').chars().take_while(|&it| is_part(it)).collect();
         let is_built_in = name.starts_with("__");
-        assert!(is_built_in || names.contains(&name.as_str()), "{name} is no variable");
+        assert!(is_built_in || names.contains(&name.as_str()), "{name} is not a variable");
     }
 }
 
