@@ -142,6 +142,15 @@ pub enum Error {
         /// What was found: `a directory`, `a device` …
         found: &'static str,
     },
+    /// The fleet file is that of another gate file, such as that of another machine.
+    OtherGate {
+        /// The fleet file.
+        path: PathBuf,
+        /// The gate file.
+        gate: PathBuf,
+        /// The gate file that the fleet file is for, or the end of a long path.
+        other: PathBuf,
+    },
     /// The file belongs to another user, that is, neither to the user of this process nor to root.
     Owner {
         /// The file.
@@ -248,6 +257,14 @@ impl fmt::Display for Error {
                 f,
                 "{}: this limiter is for {found} subjects, and {requested} were requested; open it with {found}, or create another file, {ROLL_OVER}",
                 shown(path)
+            ),
+            Self::OtherGate { path, gate, other } => write!(
+                f,
+                "{} is the fleet file of {}, and not that of {}: name the fleet file of this \
+                 machine's agent",
+                shown(path),
+                shown(other),
+                shown(gate)
             ),
             Self::Copy { path, why } => {
                 write!(f, "{}: the gate cannot be copied to this path: {why}", shown(path))
@@ -642,6 +659,7 @@ mod tests {
             Error::Create { path: Some(path()), source: CreateError::PlanName { index: 1 } },
             Error::Exists { path: path() },
             Error::Fleet { path: path(), source: FleetError::Joined },
+            Error::OtherGate { path: path(), gate: path(), other: path() },
             Error::Io { doing: "open", path: path(), source: io() },
             Error::Mode { path: path(), mode: 0o644, recognized: true },
             Error::NotAFile { path: path(), found: "a directory" },

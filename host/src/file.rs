@@ -57,6 +57,11 @@ impl TableFile {
         self.on_disk.as_ref().map(|on_disk| on_disk.absolute.as_path())
     }
 
+    /// Returns a number that other files do not have. `None` in memory.
+    pub(crate) fn number(&self) -> Option<u64> {
+        self.on_disk.as_ref().map(|on_disk| on_disk.identity.whole_number())
+    }
+
     /// Returns the open file. `None` in memory.
     pub(crate) fn open_file(&self) -> Option<&File> {
         self.on_disk.as_ref().map(|on_disk| &on_disk.file)

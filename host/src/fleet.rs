@@ -18,7 +18,7 @@ use keytally_core::{
 use keytally_fleet_plan::credit::CreditLayout;
 use keytally_fleet_plan::holding::is_held;
 use keytally_fleet_plan::layout::{
-    FileLayout, KeysMode, KeysState, PAGE_TEXT_WORDS, PageWord, WantedBits,
+    FileLayout, KeysMode, KeysState, MAX_PAGE_TEXT_LEN, PAGE_TEXT_WORDS, PageWord, WantedBits,
 };
 use keytally_fleet_plan::words::TallyWords;
 
@@ -521,6 +521,37 @@ impl<'t> FleetFile<'t> {
         self.map.try_lock()
     }
 
+    /// Writes what identifies the fleet file, as its page may have been overwritten by that of
+    /// another machine, and which gate file it is for. For the agent: see
+    /// [`verify_gate`](Self::verify_gate).
+    pub fn identify(&self) {
+        self.map.identify();
+        if let FleetTable::Gate(gate) = self.table
+            && let (Some(number), Some(path)) = (gate.file().number(), gate.file().absolute())
+        {
+            self.page(PageWord::GateFile).store(number, Ordering::Release);
+            self.set_page_texts(PageWord::GatePath, &[path_text(path)]);
+        }
+    }
+
+    /// Refuses a fleet file that was made for another gate file: that of another machine, whose
+    /// gate is a copy of this one. A gate that has replaced the one at its path is accepted.
+    ///
+    /// # Errors
+    /// [`Error::OtherGate`], which has the paths of both gates.
+    pub fn verify_gate(&self) -> Result<(), Error> {
+        let FleetTable::Gate(gate) = self.table else { return Ok(()) };
+        let noted = self.page(PageWord::GateFile).load(Ordering::Acquire);
+        let (Some(number), Some(path)) = (gate.file().number(), gate.file().absolute()) else {
+            return Ok(());
+        };
+        let other = self.page_texts(PageWord::GatePath).into_iter().next().unwrap_or_default();
+        if noted == 0 || noted == number || other == path_text(path) {
+            return Ok(());
+        }
+        Err(Error::OtherGate { path: self.path().into(), gate: path.into(), other: other.into() })
+    }
+
     /// Returns a word of the page.
     pub fn page(&self, word: PageWord) -> &AtomicU64 {
         self.map.page(word)
@@ -648,8 +679,10 @@ impl<'t> FleetFile<'t> {
     /// store can also forge one.
     ///
     /// # Errors
-    /// [`Error::Fleet`] with [`FleetError::NotCarried`] if the agent carries no keys.
+    /// - [`Error::Fleet`] with [`FleetError::NotCarried`] if the agent carries no keys.
+    /// - Those of [`verify_gate`](Self::verify_gate).
     pub fn wait_for_keys(&self, at_most: Duration) -> Result<Option<KeysConfirmed>, Error> {
+        self.verify_gate()?;
         let load = |word| self.page(word).load(Ordering::Acquire);
         if KeysState::from_bits(load(PageWord::Keys)).mode != KeysMode::Carried {
             let path = self.path().into();
@@ -692,6 +725,15 @@ impl<'t> FleetFile<'t> {
     pub fn ring(&self) {
         self.map.ring();
     }
+}
+
+/// Returns the text of a path in the page: the end of a longer one.
+fn path_text(path: &Path) -> String {
+    let path = path.to_string_lossy();
+    let text: String = path.chars().filter(|character| !character.is_control()).collect();
+    let from = text.len().saturating_sub(MAX_PAGE_TEXT_LEN);
+    let from = (from..=text.len()).find(|at| text.is_char_boundary(*at)).unwrap_or(0);
+    text[from..].to_owned()
 }
 
 /// How often a command looks whether other machines have its change.

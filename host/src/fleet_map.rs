@@ -36,6 +36,7 @@ pub(crate) struct FleetMap {
     /// The position of the first tally's words.
     tallies_at: usize,
     file: TableFile,
+    identity: Identity,
 }
 
 /// The words of one tally.
@@ -55,7 +56,9 @@ impl FleetMap {
     /// Creates the file as [`create`](Self::create) does, and also replaces one of another gate, of
     /// another version or of another length, unless an agent has its lock.
     pub(crate) fn replace(path: &Path, layout: FileLayout, gate: u64) -> Result<Self, Error> {
-        let is_fleet = |error: &FleetError| *error != FleetError::Page(PageError::NotAFleet);
+        let is_fleet = |error: &FleetError| {
+            !matches!(error, FleetError::Page(PageError::NotAFleet | PageError::Empty))
+        };
         Self::create_over(path, layout, gate, is_fleet)
     }
 
@@ -114,15 +117,20 @@ impl FleetMap {
             .map_err(|error| Error::io("map", path, error))?;
         let file = TableFile::new(path, file).map_err(|error| Error::io("examine", path, error))?;
         let tallies_at = layout.tally_at(0).unwrap_or(0) / WORD_LEN;
-        let map = Self { mapping, layout, tallies_at, file };
+        let map = Self { mapping, layout, tallies_at, file, identity };
         let load = |word| map.page(word).load(Ordering::Acquire);
         if load(PageWord::Magic) == 0 {
-            for (word, value) in identity.words() {
-                map.page(word).store(value, Ordering::Release);
-            }
+            map.identify();
         }
         identity.verify(load).map_err(|error| refused(error.into()))?;
         Ok(map)
+    }
+
+    /// Writes what identifies the file.
+    pub(crate) fn identify(&self) {
+        for (word, value) in self.identity.words() {
+            self.page(word).store(value, Ordering::Release);
+        }
     }
 
     /// Returns the file.

@@ -2,13 +2,65 @@
 
 use alloc::boxed::Box;
 use alloc::sync::Arc;
+use core::fmt;
+use core::ops::RangeInclusive;
 use std::thread;
 
 use http::request::Parts;
 use http::{HeaderMap, Method, StatusCode, response};
 
+use crate::error::ConfigError;
 use crate::record::SharedRecord;
-use crate::rule::{Rule, Settle};
+
+/// How the response to a request changes its charge.
+#[derive(Clone, Default)]
+pub(crate) struct Adjustment {
+    /// The statuses whose responses return the charge.
+    refunds: Vec<RangeInclusive<u16>>,
+    pub(crate) settle: Settle,
+}
+
+/// When a charge is replaced by the actual cost.
+#[derive(Clone, Default)]
+pub(crate) enum Settle {
+    #[default]
+    Never,
+    AtHead(Arc<SettleAtHead>),
+    AtEnd(Arc<SettleAtEnd>),
+}
+
+pub(crate) type SettleAtHead = dyn Fn(&Parts, &response::Parts) -> u32 + Send + Sync;
+pub(crate) type SettleAtEnd = dyn Fn(&Parts, &Sent<'_>) -> u32 + Send + Sync;
+
+impl Adjustment {
+    pub(crate) fn add_refund(&mut self, statuses: RangeInclusive<u16>) -> Result<(), ConfigError> {
+        let (first, last) = (*statuses.start(), *statuses.end());
+        if first > last || first < 100 || last > 999 {
+            return Err(ConfigError::new(
+                &format!("{first}..={last}"),
+                "is not a range of statuses: pass one within 100..=999, such as 500..=599",
+            ));
+        }
+        self.refunds.push(statuses);
+        Ok(())
+    }
+
+    /// Returns whether a response may change the charge.
+    pub(crate) fn is_needed(&self) -> bool {
+        !self.refunds.is_empty() || !matches!(self.settle, Settle::Never)
+    }
+
+    /// Returns whether a response of this status returns the charge.
+    fn is_refunded(&self, status: StatusCode) -> bool {
+        self.refunds.iter().any(|statuses| statuses.contains(&status.as_u16()))
+    }
+}
+
+impl fmt::Debug for Adjustment {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Adjustment").field("refunds", &self.refunds).finish_non_exhaustive()
+    }
+}
 
 /// What was sent of a response, for [`settle`](crate::GateLayer::settle).
 #[derive(Clone, Copy, Debug)]
@@ -35,7 +87,7 @@ pub struct Sent<'t> {
 
 /// The charge of a request. It is settled or refunded when it is dropped.
 pub(crate) struct OpenCharge {
-    rule: Arc<Rule>,
+    adjustment: Arc<Adjustment>,
     record: SharedRecord,
     index: usize,
     is_head_request: bool,
@@ -56,18 +108,18 @@ struct Heads {
 
 impl OpenCharge {
     pub(crate) fn new(
-        rule: Arc<Rule>,
+        adjustment: Arc<Adjustment>,
         record: SharedRecord,
         index: usize,
         request: &Parts,
     ) -> Self {
         let is_head_request = request.method == Method::HEAD;
-        let heads = (!matches!(rule.settle, Settle::Never)).then(|| {
+        let heads = (!matches!(adjustment.settle, Settle::Never)).then(|| {
             let request = request.clone();
             Box::new(Heads { request, headers: HeaderMap::new(), trailers: None })
         });
         Self {
-            rule,
+            adjustment,
             record,
             index,
             is_head_request,
@@ -90,11 +142,11 @@ impl OpenCharge {
     /// the body can change it.
     pub(crate) fn respond(mut self, head: &response::Parts) -> Option<Self> {
         self.status = Some(head.status);
-        if self.rule.is_refunded(head.status) {
+        if self.adjustment.is_refunded(head.status) {
             self.record.lock().refund(self.index);
             return None;
         }
-        match (&self.rule.settle, &mut self.heads) {
+        match (&self.adjustment.settle, &mut self.heads) {
             (Settle::AtHead(settle), Some(heads)) => {
                 if self.record.lock().cost(self.index).is_some() {
                     let actual = settle(&heads.request, head);
@@ -106,7 +158,7 @@ impl OpenCharge {
                 heads.headers.clone_from(&head.headers);
                 Some(self)
             }
-            _ => self.rule.is_refunded(StatusCode::INTERNAL_SERVER_ERROR).then_some(self),
+            _ => self.adjustment.is_refunded(StatusCode::INTERNAL_SERVER_ERROR).then_some(self),
         }
     }
 
@@ -122,15 +174,15 @@ impl Drop for OpenCharge {
         let Some(cost) = self.record.lock().cost(self.index) else { return };
         // An error in the middle of a body is a failure of the server too.
         let is_refunded = match (self.is_failed, self.status) {
-            (true, _) => self.rule.is_refunded(StatusCode::INTERNAL_SERVER_ERROR),
-            (false, Some(status)) => self.rule.is_refunded(status),
+            (true, _) => self.adjustment.is_refunded(StatusCode::INTERNAL_SERVER_ERROR),
+            (false, Some(status)) => self.adjustment.is_refunded(status),
             (false, None) => false,
         };
         if is_refunded {
             self.record.lock().refund(self.index);
             return;
         }
-        let (Settle::AtEnd(settle), Some(heads)) = (&self.rule.settle, &self.heads) else {
+        let (Settle::AtEnd(settle), Some(heads)) = (&self.adjustment.settle, &self.heads) else {
             return;
         };
         // A second panic would end the process.

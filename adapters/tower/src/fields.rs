@@ -6,7 +6,6 @@ use http::header::{RETRY_AFTER, WWW_AUTHENTICATE};
 use http::{HeaderMap, HeaderName, HeaderValue};
 
 use crate::answer::Respond;
-use crate::record::Decision;
 
 /// The field that names, in shadow mode, the outcome of a request that would have been refused.
 pub(crate) const SHADOW: HeaderName = HeaderName::from_static("x-keytally-shadow");
@@ -61,28 +60,26 @@ pub(crate) fn set_refusal(headers: &mut HeaderMap, shown: &(impl Respond + ?Size
     });
 }
 
-/// Sets the fields of the decisions in a list, except those that only a refusal has.
+/// Sets the fields of several tables, except those that only a refusal has.
 ///
-/// `X-RateLimit-*` describe the last gate. Without a gate, they describe the first limiter. The
-/// other fields list the quotas of all tables.
-pub(crate) fn set_all<'d, I>(headers: &mut HeaderMap, listed: impl Fn() -> I)
-where
-    I: DoubleEndedIterator<Item = &'d Decision>,
-{
-    let gate = listed().rfind(|decision| decision.checked.is_by_gate());
-    let Some(chosen) = gate.or_else(|| listed().next()) else { return };
-    each(chosen.shown(), |name, value| {
+/// `X-RateLimit-*` describe the first table. The other fields list the quotas of all tables.
+pub(crate) fn set_all<'d>(
+    headers: &mut HeaderMap,
+    first: &'d dyn Respond,
+    others: impl Iterator<Item = &'d dyn Respond>,
+) {
+    each(first, |name, value| {
         if !is_of_refusals(&name) {
             headers.insert(name, value);
         }
     });
-    if listed().nth(1).is_none() {
+    let mut others = others.peekable();
+    if others.peek().is_none() {
         return;
     }
-    let others = listed().filter(|decision| !core::ptr::eq(*decision, chosen));
     let mut lists = [(POLICY, Vec::new()), (QUOTAS, Vec::new())];
-    for decision in [chosen].into_iter().chain(others) {
-        each(decision.shown(), |name, value| {
+    for shown in [first].into_iter().chain(others) {
+        each(shown, |name, value| {
             if let Some((_, values)) = lists.iter_mut().find(|(list, _)| *list == name) {
                 values.push(value);
             }

@@ -9,11 +9,11 @@ use http::{Method, Response, response};
 use keytally::{Patience, Verdict};
 use tower_layer::Layer;
 
-use crate::charge::Sent;
+use crate::charge::{Sent, Settle};
 use crate::error::ConfigError;
 use crate::exempt::ExemptPaths;
 use crate::key::KeySources;
-use crate::rule::{Client, Cost, GateRule, Kind, Rule, Settle};
+use crate::rule::{Client, Cost, GateRule, Kind, Rule};
 use crate::service::Guard;
 use crate::table::{Extras, SharedGate, SharedLimiter};
 
@@ -194,6 +194,10 @@ macro_rules! options {
                 self
             }
 
+            fn settled(self, settle: Settle) -> Self {
+                self.with(|rule| Arc::make_mut(&mut rule.adjustment).settle = settle)
+            }
+
             /// Sets the cost of each request. A cost of 0 checks the request and charges nothing.
             #[must_use]
             pub fn cost(self, cost: u32) -> Self {
@@ -266,7 +270,8 @@ macro_rules! options {
             /// # Errors
             /// If the range is empty, or not within 100 to 999.
             pub fn refund(mut self, statuses: RangeInclusive<u16>) -> Result<Self, ConfigError> {
-                Arc::make_mut(&mut self.rule).add_refund(statuses)?;
+                let rule = Arc::make_mut(&mut self.rule);
+                Arc::make_mut(&mut rule.adjustment).add_refund(statuses)?;
                 Ok(self)
             }
 
@@ -297,7 +302,7 @@ macro_rules! options {
                 self,
                 actual: impl Fn(&Parts, &Sent<'_>) -> u32 + Send + Sync + 'static,
             ) -> Self {
-                self.with(|rule| rule.settle = Settle::AtEnd(Arc::new(actual)))
+                self.settled(Settle::AtEnd(Arc::new(actual)))
             }
 
             /// Sets the function that returns the actual cost of a request once the head of its
@@ -311,7 +316,7 @@ macro_rules! options {
                 self,
                 actual: impl Fn(&Parts, &response::Parts) -> u32 + Send + Sync + 'static,
             ) -> Self {
-                self.with(|rule| rule.settle = Settle::AtHead(Arc::new(actual)))
+                self.settled(Settle::AtHead(Arc::new(actual)))
             }
 
             /// Sets shadow mode: every request is admitted, and the response's field

@@ -3,6 +3,7 @@
 //! A request has one record, in its extensions. All layers that check the request share it.
 
 use alloc::sync::Arc;
+use core::ptr;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use http::{HeaderMap, HeaderValue};
@@ -193,8 +194,14 @@ impl Record {
     }
 
     /// Sets the fields of all decisions that are listed, and replaces those of the application.
+    /// The first one is that of the last gate; without a gate, that of the first limiter.
     pub(crate) fn set_fields(&self, headers: &mut HeaderMap) {
-        fields::set_all(headers, || self.decisions().filter(|decision| decision.listed));
+        let listed = || self.decisions().filter(|decision| decision.listed);
+        let gate = listed().rfind(|decision| decision.checked.is_by_gate());
+        if let Some(first) = gate.or_else(|| listed().next()) {
+            let others = listed().filter(|decision| !ptr::eq(*decision, first));
+            fields::set_all(headers, first.shown(), others.map(Decision::shown));
+        }
         if let Some(outcome) = self.shadow {
             headers.insert(fields::SHADOW, HeaderValue::from_static(outcome));
         }

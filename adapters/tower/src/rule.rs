@@ -2,19 +2,17 @@
 
 use alloc::sync::Arc;
 use core::fmt;
-use core::ops::RangeInclusive;
 
 use bytes::Bytes;
 use http::header::WWW_AUTHENTICATE;
 use http::request::Parts;
-use http::{Method, Response, StatusCode, response};
+use http::{Method, Response, response};
 use keytally::{Address, Outcome, Patience, Verdict};
 
 use crate::address::{Subject, peer, subject};
 use crate::answer::{Answer, Respond};
 use crate::caller::Caller;
-use crate::charge::{OpenCharge, Sent};
-use crate::error::ConfigError;
+use crate::charge::{Adjustment, OpenCharge};
 use crate::exempt::ExemptPaths;
 use crate::fields;
 use crate::key::{Key, KeySources};
@@ -33,8 +31,7 @@ pub(crate) struct Rule {
     pub(crate) client: Client,
     pub(crate) exempt_paths: ExemptPaths,
     pub(crate) exempt_methods: Vec<Method>,
-    pub(crate) refunds: Vec<RangeInclusive<u16>>,
-    pub(crate) settle: Settle,
+    pub(crate) adjustment: Arc<Adjustment>,
     pub(crate) shadow: bool,
     pub(crate) listed: bool,
     pub(crate) on_verdict: Option<Arc<OnVerdict>>,
@@ -45,8 +42,6 @@ pub(crate) type CostFn = dyn Fn(&Parts) -> u32 + Send + Sync;
 pub(crate) type SubjectFn = dyn Fn(&Parts) -> Option<Vec<u8>> + Send + Sync;
 pub(crate) type OnVerdict = dyn Fn(&Verdict, &Parts) + Send + Sync;
 pub(crate) type RefusalFn = dyn Fn(&Verdict, &Parts) -> Response<Bytes> + Send + Sync;
-pub(crate) type SettleAtHead = dyn Fn(&Parts, &response::Parts) -> u32 + Send + Sync;
-pub(crate) type SettleAtEnd = dyn Fn(&Parts, &Sent<'_>) -> u32 + Send + Sync;
 
 /// The table that a layer checks.
 #[derive(Clone, Debug)]
@@ -80,14 +75,6 @@ pub(crate) enum Client {
     /// The address of the peer, or its IPv6 network with a prefix of this length.
     Peer(u8),
     Function(Arc<SubjectFn>),
-}
-
-/// When a charge is replaced by the actual cost.
-#[derive(Clone)]
-pub(crate) enum Settle {
-    Never,
-    AtHead(Arc<SettleAtHead>),
-    AtEnd(Arc<SettleAtEnd>),
 }
 
 /// The result of a check.
@@ -128,8 +115,7 @@ impl Rule {
             client: Client::Peer(IPV6_PREFIX),
             exempt_paths: ExemptPaths::default(),
             exempt_methods: Vec::new(),
-            refunds: Vec::new(),
-            settle: Settle::Never,
+            adjustment: Arc::default(),
             shadow: false,
             listed: true,
             on_verdict: None,
@@ -137,20 +123,8 @@ impl Rule {
         })
     }
 
-    pub(crate) fn add_refund(&mut self, statuses: RangeInclusive<u16>) -> Result<(), ConfigError> {
-        let (first, last) = (*statuses.start(), *statuses.end());
-        if first > last || first < 100 || last > 999 {
-            return Err(ConfigError::new(
-                &format!("{first}..={last}"),
-                "is not a range of statuses: pass one within 100..=999, such as 500..=599",
-            ));
-        }
-        self.refunds.push(statuses);
-        Ok(())
-    }
-
     /// Checks a request.
-    pub(crate) fn check(self: &Arc<Self>, request: &mut Parts) -> Decided {
+    pub(crate) fn check(&self, request: &mut Parts) -> Decided {
         if self.exempt_methods.contains(&request.method)
             || self.exempt_paths.contains(request.uri.path())
         {
@@ -173,12 +147,7 @@ impl Rule {
     }
 
     /// Makes a check, for the first time or again.
-    pub(crate) fn decide(
-        self: &Arc<Self>,
-        check: Check,
-        request: &mut Parts,
-        patience: Patience,
-    ) -> Decided {
+    pub(crate) fn decide(&self, check: Check, request: &mut Parts, patience: Patience) -> Decided {
         let Check { checked, gate, cost } = check;
         let earlier = request.extensions.get::<SharedRecord>().cloned();
         let is_first = earlier.is_none();
@@ -222,8 +191,9 @@ impl Rule {
             record.lock().shadow.get_or_insert(verdict.outcome().as_str());
         }
         let charge = self
-            .is_charged_by_outcome()
-            .then(|| OpenCharge::new(Arc::clone(self), record.clone(), index, request));
+            .adjustment
+            .is_needed()
+            .then(|| OpenCharge::new(Arc::clone(&self.adjustment), record.clone(), index, request));
         Decided::Proceeds(Pending { charge, record: is_first.then_some(record) })
     }
 
@@ -308,16 +278,6 @@ impl Rule {
         let counted = counted.check(1, Patience::Decide)?.verdict;
         (counted.outcome() == Outcome::Denied).then_some(counted)
     }
-
-    /// Returns whether the outcome of a request may change its charge.
-    fn is_charged_by_outcome(&self) -> bool {
-        !self.refunds.is_empty() || !matches!(self.settle, Settle::Never)
-    }
-
-    /// Returns whether a response of this status returns the charge.
-    pub(crate) fn is_refunded(&self, status: StatusCode) -> bool {
-        self.refunds.iter().any(|statuses| statuses.contains(&status.as_u16()))
-    }
 }
 
 /// The address of the client counts, and the request does not have it.
@@ -394,12 +354,12 @@ impl Pending {
 
 impl fmt::Debug for Rule {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { kind, exempt_paths, exempt_methods, refunds, shadow, .. } = self;
+        let Self { kind, exempt_paths, exempt_methods, adjustment, shadow, .. } = self;
         f.debug_struct("Rule")
             .field("kind", kind)
             .field("exempt_paths", exempt_paths)
             .field("exempt_methods", exempt_methods)
-            .field("refunds", refunds)
+            .field("adjustment", adjustment)
             .field("shadow", shadow)
             .finish_non_exhaustive()
     }

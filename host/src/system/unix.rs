@@ -131,6 +131,11 @@ impl Identity {
         path.metadata().map(|metadata| Self::from_metadata(&metadata))
     }
 
+    /// Returns a number that differs between files, also of different file systems; not 0.
+    pub(crate) fn whole_number(&self) -> u64 {
+        (self.inode ^ self.device.rotate_left(32)).max(1)
+    }
+
     /// Returns a number that differs between files of one file system.
     pub(crate) fn number(&self) -> u64 {
         self.inode

@@ -188,6 +188,11 @@ impl Identity {
         Ok(Self { volume: info.VolumeSerialNumber, id: info.FileId.Identifier })
     }
 
+    /// Returns a number that differs between files, also of different file systems; not 0.
+    pub(crate) fn whole_number(&self) -> u64 {
+        (self.number() ^ self.volume.rotate_left(32)).max(1)
+    }
+
     /// Returns a number that differs between files of one volume. NTFS uses half of an id.
     pub(crate) fn number(&self) -> u64 {
         let (halves, _) = self.id.as_chunks::<8>();

@@ -113,8 +113,10 @@ impl<'m, M: Machine + Sync> Agent<'m, M> {
     ///
     /// # Errors
     /// [`FleetError::Refused`] if the store refuses the agent, or is unsuitable, before it has
-    /// granted anything. Later, that counts as a loss of the store.
+    /// granted anything. Later, that counts as a loss of the store. Also if the machine was in
+    /// another fleet: see [`verify_fleet`](Self::verify_fleet).
     pub fn run(&self, is_stopped: impl Fn() -> bool) -> Result<(), FleetError> {
+        self.verify_fleet()?;
         let ended = AtomicU64::new(0);
         let (sender, messages) = sync_channel(MESSAGES);
         let name = self.machine.page(PageWord::Name);
@@ -122,7 +124,7 @@ impl<'m, M: Machine + Sync> Agent<'m, M> {
             name.store(random()?, Ordering::Release);
         }
         self.name.store(name.load(Ordering::Acquire), Ordering::Release);
-        self.machine.page(PageWord::Fleet).store(self.config.number(), Ordering::Release);
+        self.identify();
         self.machine.page(PageWord::Replicas).store(0, Ordering::Release);
         let subscriber = Subscriber {
             config: &self.config,
@@ -139,6 +141,31 @@ impl<'m, M: Machine + Sync> Agent<'m, M> {
             turns.set_phase(Phase::Absent);
             result
         })
+    }
+
+    /// Refuses a machine whose agents were in another fleet. It would spend what it has leased of
+    /// that fleet's limits, and then the limits of this one.
+    ///
+    /// # Errors
+    /// [`FleetError::Refused`].
+    pub fn verify_fleet(&self) -> Result<(), FleetError> {
+        let number = self.machine.page(PageWord::Fleet).load(Ordering::Acquire);
+        if [0, self.config.number()].contains(&number) {
+            return Ok(());
+        }
+        let file = self.machine.path().map_or("the file".into(), |path| path.to_string_lossy());
+        Err(FleetError::refused(format!(
+            "{file} is the fleet file of another fleet than {}: name that fleet, or another file \
+             with --file; to change the fleet of this machine, end its agents and servers, and \
+             remove the file",
+            self.config.name
+        )))
+    }
+
+    /// Writes to the page whose it is.
+    fn identify(&self) {
+        self.machine.identify();
+        self.machine.page(PageWord::Fleet).store(self.config.number(), Ordering::Release);
     }
 
     fn unusable(&self) -> MutexGuard<'_, Vec<UnusableKey>> {
@@ -512,13 +539,16 @@ impl<'a, M: Machine + Sync> Turns<'a, M> {
     }
 
     /// Takes a new name if the file was overwritten by an older copy of itself, whose credits may
-    /// have been spent: then the heartbeat is not the one that this agent wrote.
+    /// have been spent, or by the file of another machine: then the heartbeat or the name is not
+    /// the one that this agent wrote.
     ///
     /// The copy may take a while to be written. So the machine does this again when it has learned,
     /// before anything is granted.
     fn renew_if_overwritten(&mut self) {
-        let heartbeat = self.machine.page(PageWord::Heartbeat).load(Ordering::Acquire);
-        if self.heartbeat.is_some_and(|its| its != heartbeat) {
+        let load = |word| self.machine.page(word).load(Ordering::Acquire);
+        let is_named = load(PageWord::Name) == self.agent.name.load(Ordering::Relaxed);
+        let heartbeat = load(PageWord::Heartbeat);
+        if self.heartbeat.is_some_and(|its| its != heartbeat || !is_named) {
             self.heartbeat = None;
             self.is_overwritten = true;
             self.renew();
@@ -533,6 +563,7 @@ impl<'a, M: Machine + Sync> Turns<'a, M> {
         // First, since a void holding under the old name would return units that were spent.
         self.machine.page(PageWord::Name).store(name, Ordering::Release);
         self.agent.name.store(name, Ordering::Release);
+        self.agent.identify();
         self.tallies.clear();
         self.agent.unusable().clear();
         let now_ms = self.now_ms();

@@ -55,6 +55,9 @@ pub const MAX_KEYS_WAIT: Duration = Duration::from_secs(60);
 /// How many keys of a gate are compared with those of the store at most, until one is in both.
 pub const MAX_KEYS_COMPARED: usize = 1024;
 
+/// The value of [`PageWord::KeysClose`] while the gate is an older copy: all keys are unavailable.
+const CLOSED: u64 = 1;
+
 /// A search for changed records takes at most this part of the time.
 const SCAN_SHARE: u32 = 10;
 
@@ -96,6 +99,8 @@ pub struct KeyCarrier<'g> {
     stale_after: Option<Duration>,
     counters: KeyCounters,
     problem: Mutex<Option<String>>,
+    /// 1 while the gate is an older copy.
+    behind: AtomicU64,
 }
 
 impl<'g> KeyCarrier<'g> {
@@ -122,6 +127,7 @@ impl<'g> KeyCarrier<'g> {
             stale_after,
             counters: KeyCounters::default(),
             problem: Mutex::new(None),
+            behind: AtomicU64::new(0),
         })
     }
 
@@ -140,6 +146,13 @@ impl<'g> KeyCarrier<'g> {
     /// Returns why keys are not carried at present, or which key the gate refuses.
     pub fn problem(&self) -> Option<String> {
         self.problem.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Returns whether the gate is an older copy of the one that this machine had, and does not
+    /// have all changes of the store yet. All its keys are then unavailable to requests that need
+    /// credits of the fleet, since some of them may have been revoked after the copy was made.
+    pub fn is_behind(&self) -> bool {
+        self.behind.load(Ordering::Acquire) != 0
     }
 
     /// Runs until `is_stopped` returns true. `messages` returns the number of messages that the
@@ -224,6 +237,8 @@ struct Turns<'a> {
     retry_at: Duration,
     pause: Duration,
     has_been_current: bool,
+    /// What [`PageWord::KeysClose`] must be.
+    close_ms: u64,
     /// The store's time at its last reply.
     now_ms: u64,
     /// The position up to which the store was read; `None` before the first reply.
@@ -256,7 +271,7 @@ impl<'a> Turns<'a> {
         let path = gate.path().unwrap_or_else(|| carrier.file.path());
         let capacity = gate.table().capacity();
         let steady = Steady::start();
-        let turns = Self {
+        let mut turns = Self {
             carrier,
             seal: Seal::new(&carrier.config.name, &carrier.peppers),
             description: Description::of(gate),
@@ -269,6 +284,7 @@ impl<'a> Turns<'a> {
             retry_at: Duration::ZERO,
             pause: PAUSES[0],
             has_been_current: false,
+            close_ms: carrier.page(PageWord::KeysClose).load(Ordering::Acquire),
             now_ms: steady.ms(),
             after: None,
             head: 0,
@@ -288,12 +304,9 @@ impl<'a> Turns<'a> {
             answered: carrier.page(PageWord::KeysAnswered).load(Ordering::Acquire),
         };
         turns.show();
-        let close = carrier.page(PageWord::KeysClose);
-        match carrier.stale_after {
-            None => close.store(0, Ordering::Release),
-            // From now on, since nothing is known of the time before.
-            Some(_) if close.load(Ordering::Acquire) == 0 => turns.keep_open(turns.fleet_ms()),
-            Some(_) => {}
+        // Otherwise the time of the agent before counts.
+        if turns.close_ms == 0 || (carrier.stale_after.is_none() && turns.close_ms != CLOSED) {
+            turns.keep_open(turns.fleet_ms());
         }
         Ok(turns)
     }
@@ -305,12 +318,24 @@ impl<'a> Turns<'a> {
     }
 
     /// Lets keys be valid for the next time without the store.
-    fn keep_open(&self, now_ms: u64) {
-        if let Some(stale_after) = self.carrier.stale_after {
-            let stale_ms = u64::try_from(stale_after.as_millis()).unwrap_or(u64::MAX);
-            let close_ms = now_ms.saturating_add(stale_ms);
-            self.carrier.page(PageWord::KeysClose).store(close_ms, Ordering::Release);
-        }
+    fn keep_open(&mut self, now_ms: u64) {
+        let close_ms = self.carrier.stale_after.map_or(0, |stale_after| {
+            now_ms.saturating_add(u64::try_from(stale_after.as_millis()).unwrap_or(u64::MAX))
+        });
+        self.set_close(close_ms);
+    }
+
+    /// Makes all keys unavailable until the gate has all changes: it is an older copy, and keys of
+    /// it may have been revoked since.
+    fn close(&mut self) {
+        self.carrier.behind.store(1, Ordering::Release);
+        self.set_close(CLOSED);
+        self.begin_full_read(true);
+    }
+
+    fn set_close(&mut self, close_ms: u64) {
+        self.close_ms = close_ms;
+        self.carrier.page(PageWord::KeysClose).store(close_ms, Ordering::Release);
     }
 
     /// Writes the state to the page.
@@ -340,6 +365,8 @@ impl<'a> Turns<'a> {
 
     /// Does what is due. Returns whether there is more to do at once.
     fn turn(&mut self, messages: u64) -> Result<bool, Trouble> {
+        // The fleet file may have been overwritten.
+        self.set_close(self.close_ms);
         self.note_requested();
         self.scan();
         if !self.connect()? {
@@ -405,7 +432,8 @@ impl<'a> Turns<'a> {
         self.store.as_mut().ok_or_else(|| FleetError::lost("the store is not connected"))
     }
 
-    /// Finds the records of the gate that were changed. The gate may then have room for keys that
+    /// Finds the records of the gate that were changed, and whether it is an older copy of the one
+    /// that was there. The gate may then have room for keys that
     /// it has refused, or a plan that it lacked.
     fn scan(&mut self) {
         let table = self.carrier.gate.table();
@@ -423,10 +451,17 @@ impl<'a> Turns<'a> {
         }
         self.change_word = Some(word);
         self.dirty.extend(self.refused.keys());
+        let mut is_behind = false;
         for ((key_id, word), seen) in table.record_words().zip(&mut self.words) {
             if core::mem::replace(seen, word) != word {
+                is_behind |= key_id.is_some_and(|key_id| {
+                    self.memory.is_ahead(key_id, table.record_writes(key_id))
+                });
                 self.dirty.extend(key_id);
             }
+        }
+        if is_behind {
+            self.close();
         }
         let end = self.steady.elapsed();
         self.scan_at = end + SCAN_SHARE * end.saturating_sub(begun);
@@ -482,6 +517,7 @@ impl<'a> Turns<'a> {
         let (name, report) = (self.name(), self.report());
         let page = self.store()?.read(&name, &report, after)?;
         self.now_ms = page.now_ms;
+        add(&self.carrier.counters.unsealed, page.misplaced);
         let has_lost = self.after.is_some_and(|last| page.head < last);
         if has_lost {
             self.begin_full_read(true);
@@ -533,6 +569,7 @@ impl<'a> Turns<'a> {
         self.has_been_current = true;
         self.pause = PAUSES[0];
         self.carrier.page(PageWord::KeysCurrent).store(self.now_ms, Ordering::Release);
+        self.carrier.behind.store(0, Ordering::Release);
         self.keep_open(self.now_ms);
         self.show();
         let refused = self.refused.iter().next();

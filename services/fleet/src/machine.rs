@@ -1,6 +1,7 @@
 //! What the agent needs of its machine: the fleet file and the gate or limiter.
 
 use core::time::Duration;
+use std::path::Path;
 
 use keytally::{FleetFile, FleetLimiterInfo, FleetSubject};
 use keytally_core::sync::AtomicU64;
@@ -41,6 +42,15 @@ pub trait Machine {
     fn limiter(&self) -> Option<FleetLimiterInfo> {
         None
     }
+
+    /// Returns the path of the memory, for messages; `None` if it has none.
+    fn path(&self) -> Option<&Path> {
+        None
+    }
+
+    /// Writes what identifies the memory, which may have been overwritten by that of another
+    /// machine.
+    fn identify(&self) {}
 
     /// Sleeps until a request rings, at most this long.
     fn sleep(&self, at_most: Duration);
@@ -102,6 +112,14 @@ impl Machine for FleetFile<'_> {
 
     fn limiter(&self) -> Option<FleetLimiterInfo> {
         self.table().limiter()
+    }
+
+    fn path(&self) -> Option<&Path> {
+        Some(self.path())
+    }
+
+    fn identify(&self) {
+        self.identify();
     }
 
     fn sleep(&self, at_most: Duration) {

@@ -13,10 +13,10 @@ mod usage_routes;
 pub mod views;
 
 use axum::extract::DefaultBodyLimit;
-use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, X_CONTENT_TYPE_OPTIONS};
+use axum::http::header::{CACHE_CONTROL, X_CONTENT_TYPE_OPTIONS};
 use axum::http::{HeaderValue, StatusCode};
 use axum::middleware::{from_fn_with_state, map_response};
-use axum::response::{IntoResponse as _, Response};
+use axum::response::Response;
 use axum::routing::{any, get};
 use axum::{Json, Router};
 use keytally::PROBLEM_MEDIA_TYPE;
@@ -31,10 +31,7 @@ use utoipa_axum::routes;
 pub use self::input::{ClientAddress, RefusedToken};
 pub use self::problem::Problem;
 pub(crate) use self::sent::body as secret_body;
-pub use self::state::Api;
-
-/// Where the API is.
-pub const PREFIX: &str = "/keys/api/v1";
+pub use self::state::{Api, PREFIX};
 
 /// The head of the description.
 #[derive(OpenApi)]
@@ -142,15 +139,4 @@ pub fn router<S: Clone + Send + Sync + 'static>(api: Api) -> Router<S> {
 /// The answer to a path that is not a route.
 async fn no_route() -> Problem {
     Problem::new(StatusCode::NOT_FOUND, "there is no such route")
-}
-
-/// Returns an answer with a secret, and the URL of what was made.
-fn created(location: &str, body: axum::body::Body) -> Response {
-    let location = HeaderValue::try_from(format!("{PREFIX}/{location}"));
-    let mut response =
-        (StatusCode::CREATED, [(CONTENT_TYPE, "application/json")], body).into_response();
-    if let Ok(location) = location {
-        response.headers_mut().insert(axum::http::header::LOCATION, location);
-    }
-    response
 }

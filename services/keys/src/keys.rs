@@ -8,7 +8,6 @@ use sqlx::{AnyConnection, Row as _};
 
 use crate::database::{DatabaseError, Transaction};
 use crate::error::{Error, Result};
-use crate::usage::old_uses;
 use crate::{ids, text, time};
 
 /// A key of the list.
@@ -491,6 +490,23 @@ pub struct KeyFilter {
     /// The most keys.
     pub limit: i64,
 }
+
+/// The requests that were admitted with the secret of a key before its last rotation, since that
+/// rotation. Each row of keys has one such number.
+///
+/// Hours are kept for 90 days. The minutes before the rotation in its hour do not count, and are
+/// kept for a day. Without them, uses of an older secret in that hour count too. A use in the
+/// minute of the rotation counts.
+macro_rules! old_uses {
+    () => {
+        "((select coalesce(sum(its.old_secret), 0) from usage as its where its.width = 'hour' \
+         and its.key_id = \"key\".key_id and its.start_s > coalesce(rotated_s, 0) - 3600) \
+         - (select coalesce(sum(its.old_secret), 0) from usage as its where its.width = 'minute' \
+         and its.key_id = \"key\".key_id and its.start_s >= rotated_s - rotated_s % 3600 \
+         and its.start_s < rotated_s - rotated_s % 60))"
+    };
+}
+pub(crate) use old_uses;
 
 /// The conditions of a list. The parameters 8 to 10 are the moments of [`SOON_S`] and [`UNUSED_S`],
 /// and the flag.

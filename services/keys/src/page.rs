@@ -8,17 +8,19 @@
 //! |---|---|
 //! | `key_list`, `new_key`, `key_page`, `rotation`, `revocation`, `team_page`, `log_page`, `me_page` | the screens |
 //! | `entrance` | signing in and out, and the choice of a team |
-//! | `visit` | who sends a request, and the proof that a change needs |
+//! | `visit`, `proof` | who sends a request, and the proof that a change needs |
 //! | `cookies` | the token of a session, and the page that was opened before signing in |
-//! | `refusal`, `frame`, `fields`, `problems` | errors as pages; what all pages share; the fields of a form; what is wrong with them |
+//! | `refusal`, `error_page` | errors, and the page that shows one |
+//! | `frame`, `fields`, `problems` | what all pages share; the fields of a form; what is wrong with them |
 //! | `passkey_page`, `passkeys` | passkeys, and what the screens have of them; both with the feature `passkeys` |
-//! | `picture`, `numbers`, `quotas`, `words` | usage as pictures, tables and files; limits and times in words |
+//! | `picture`, `numbers`, `quotas`, `words` | usage as pictures, tables and files; limits, times and browsers in words |
 //! | `guard` | the header fields of every response, and requests from other sites |
 //! | `assets`, `state` | the style and the scripts; what the routes share |
 
 mod assets;
 mod cookies;
 mod entrance;
+mod error_page;
 mod fields;
 mod frame;
 mod guard;
@@ -36,6 +38,7 @@ mod passkey_page;
 mod passkeys;
 mod picture;
 mod problems;
+mod proof;
 mod quotas;
 mod refusal;
 mod revocation;

@@ -173,23 +173,6 @@ macro_rules! of_team {
     };
 }
 
-/// The requests that were admitted with the secret of a key before its last rotation, since that
-/// rotation. Each row of keys has one such number.
-///
-/// Hours are kept for 90 days. The minutes before the rotation in its hour do not count, and are
-/// kept for a day. Without them, uses of an older secret in that hour count too. A use in the
-/// minute of the rotation counts.
-macro_rules! old_uses {
-    () => {
-        "((select coalesce(sum(its.old_secret), 0) from usage as its where its.width = 'hour' \
-         and its.key_id = \"key\".key_id and its.start_s > coalesce(rotated_s, 0) - 3600) \
-         - (select coalesce(sum(its.old_secret), 0) from usage as its where its.width = 'minute' \
-         and its.key_id = \"key\".key_id and its.start_s >= rotated_s - rotated_s % 3600 \
-         and its.start_s < rotated_s - rotated_s % 60))"
-    };
-}
-pub(crate) use old_uses;
-
 impl List {
     /// Returns the buckets of a key that have counts, the oldest first.
     ///

@@ -89,6 +89,11 @@ fn explanation_has_the_bound_of_each_limit() {
         rows(&share),
         [["key", "minute", "100", "10", "110", "200"], ["team", "day", "7", "0", "7", "7"]]
     );
+    let more = ["--on-loss", "closed", "--allow-eviction", "--explain"];
+    let evicting = sandbox.run(&[&fixed[..], &more].concat()).expect_status(0);
+    let line = "\n--allow-eviction: each time the store evicts a count, its window admits at most \
+                the limit again, in addition to what the table says.\n";
+    assert!(evicting.contains(line) && !alone.contains("--allow-eviction"), "{evicting}");
     assert_eq!(rows(&explain("closed"))[0], ["key", "minute", "100", "0", "100", "100"]);
     assert_eq!(rows(&explain("open"))[0], ["key", "minute", "100", "100", "200", "1100"]);
 }
@@ -162,6 +167,70 @@ fn agent_that_stands_by_leads_after_a_kill() {
     standby.wait_for("keytally: leading");
     let (alone, _) = admitted(&sandbox, &["one"], &key);
     assert_eq!(alone, 100);
+}
+
+#[test]
+fn agent_of_another_fleet_is_refused() {
+    let sandbox = Sandbox::new();
+    create_machines(&sandbox, PLAN, &["one"]);
+    Limiter::create(sandbox.path("one/api.limiter"), &"20/31d".parse().unwrap(), 100).unwrap();
+    let store = Store::start(&sandbox, &[]);
+    let agents =
+        [Agent::start(&sandbox, "one", &store, &[]), start_limiter(&sandbox, "one", &store)];
+    agents.iter().for_each(|agent| agent.wait_for("keytally: leading"));
+    let tables = [("one/api.gate", "one/api.fleet"), ("one/api.limiter", "one/limiter.fleet")];
+    let is_refused = || {
+        for (table, file) in tables {
+            let url = store.url();
+            let options = ["--store", &url, "--on-loss", "closed", "--file", file];
+            let run = sandbox.run(&[&["agent", table, "--fleet", "other"], &options[..]].concat());
+            let expected = format!(
+                "{file} is the fleet file of another fleet than other: name that fleet, or another \
+                 file with --file; to change the fleet of this machine, end its agents and servers, \
+                 and remove the file\n"
+            );
+            assert!(run.status == 3 && run.err.ends_with(&expected), "{run:?}");
+        }
+    };
+    is_refused();
+    for mut agent in agents {
+        agent.signal(Signal::TERM);
+        assert!(agent.process.wait().unwrap().success());
+    }
+    is_refused();
+    fs::remove_file(sandbox.path("one/api.fleet")).unwrap();
+    let url = store.url();
+    let mut command = sandbox.command(&["agent", "one/api.gate", "--fleet", "other"]);
+    command.args(["--store", &url, "--on-loss", "closed", "--file", "one/api.fleet"]);
+    command.env("KEYTALLY_PEPPER", &sandbox.pepper);
+    let _agent = Agent::spawn(&sandbox, "one", command);
+    wait_for(&sandbox, "one", "leading");
+}
+
+#[test]
+fn agent_that_leads_names_its_changed_options() {
+    let sandbox = Sandbox::new();
+    create_machines(&sandbox, PLAN, &["one"]);
+    let store = Store::start(&sandbox, &[]);
+    let share = ["--on-loss", "share", "--machines"];
+    let first = Agent::start(&sandbox, "one", &store, &[&share[..], &["2"]].concat());
+    wait_for(&sandbox, "one", "leading");
+    let is_current = || status(&sandbox, "one").1["keys"]["age_ms"].is_u64();
+    for _ in (0..TRIES).take_while(|_| !is_current()) {
+        pause();
+    }
+    let options = [&share[..], &["3", "--stale-after", "7s"]].concat();
+    let second = Agent::start(&sandbox, "one", &store, &options);
+    second.wait_for("standing by");
+    assert!(!first.log().contains("other options"), "{}", first.log());
+    drop(first);
+    second.wait_for(
+        "keytally: other options than the agent that led before: --machines 3 instead of 2, \
+         --stale-after 7 s instead of 300 s\n",
+    );
+    drop(second);
+    let third = Agent::start(&sandbox, "one", &store, &["--no-keys"]);
+    third.wait_for("led before: --on-loss closed instead of share\n");
 }
 
 #[test]
@@ -271,6 +340,76 @@ fn copied_fleet_file_spends_nothing_twice() {
     let (rest, last) = admitted(&sandbox, &["one", "two"], &key);
     assert_eq!((5 + rest, &last["outcome"]), (100, &"denied".into()), "{last}");
     drop((agents, second));
+}
+
+#[test]
+fn fleet_file_of_another_machine_is_repaired() {
+    let sandbox = Sandbox::new();
+    let machines = ["one", "two"];
+    let (key, _) = create_machines(&sandbox, PLAN, &machines);
+    let store = Store::start(&sandbox, &[]);
+    let agents = join(&sandbox, &store, &machines);
+    machines.iter().for_each(|machine| assert_eq!(check(&sandbox, machine, &key).0, 0));
+    let bytes = fs::read(sandbox.path("one/api.fleet")).unwrap();
+    let file = fs::OpenOptions::new().write(true).open(sandbox.path("two/api.fleet")).unwrap();
+    file.write_all_at(&bytes, 0).unwrap();
+    agents[1].wait_for("the units that this machine had leased are void until their windows end");
+    wait_for(&sandbox, "two", "leading");
+    let name = |file| page_word(&sandbox, file, PageWord::Name);
+    assert_ne!(name("one/api.fleet"), name("two/api.fleet"));
+    let (rest, last) = admitted(&sandbox, &machines, &key);
+    assert!(rest > 30 && rest <= 98 && last["outcome"] == "denied", "{rest}, {last}");
+    drop(agents);
+}
+
+#[test]
+fn emptied_fleet_file_is_explained() {
+    let sandbox = Sandbox::new();
+    create_machines(&sandbox, PLAN, &["one"]);
+    let store = Store::start(&sandbox, &[]);
+    drop(join(&sandbox, &store, &["one"]));
+    fs::write(sandbox.path("one/api.fleet"), "").unwrap();
+    let expected = "one/api.fleet: the fleet file is empty: remove it, and start the agent again";
+    fleet(&sandbox, "status", "one", &[]).expect_failure(&[expected]);
+    let run = sandbox.finish(&mut agent(&sandbox, "one", &store, &[]), b"");
+    assert!(run.status == 3 && run.err.contains(expected), "{run:?}");
+    fs::remove_file(sandbox.path("one/api.fleet")).unwrap();
+    let agent = Agent::start(&sandbox, "one", &store, &[]);
+    wait_for(&sandbox, "one", "leading");
+    drop(agent);
+}
+
+/// The store that has the revocation is lost, and the agent runs.
+#[test]
+fn older_gate_admits_no_key_without_the_store() {
+    let sandbox = Sandbox::new();
+    let machines = ["one", "two"];
+    let (key, key_id) = create_machines(&sandbox, PLAN, &machines);
+    let (other, _) = sandbox.issue("one/api.gate", &["--account", "43"]);
+    let mut store = Store::start(&sandbox, &[]);
+    let start = |machine| Agent::start(&sandbox, machine, &store, &["--on-loss", "open"]);
+    let agents = machines.map(start);
+    for machine in machines {
+        wait_for(&sandbox, machine, "leading");
+        fleet(&sandbox, "join", machine, &[]).expect_status(0);
+    }
+    fs::copy(sandbox.path("one/api.gate"), sandbox.path("older")).unwrap();
+    let wait = ["--fleet", "one/api.fleet", "--fleet-wait", "20s"];
+    sandbox.run(&[&["revoke", "one/api.gate", &key_id], &wait[..]].concat()).expect_status(0);
+    store.kill();
+    wait_for(&sandbox, "one", "cut");
+    assert_eq!(check(&sandbox, "one", &other).0, 0, "admitted without the store");
+    fs::rename(sandbox.path("older"), sandbox.path("one/api.gate")).unwrap();
+    agents[0].wait_for("one/api.gate is an older copy of the gate that this machine had");
+    for key in [&key, &other] {
+        assert_eq!(check(&sandbox, "one", key).1["outcome"], "unavailable");
+    }
+    let text = fleet(&sandbox, "status", "one", &[]).out;
+    assert!(text.contains("keys: all refused until the agent has read them"), "{text}");
+    store.restart();
+    agents[0].wait_for("keytally: keys: all keys of the fleet are in the gate");
+    assert_eq!(check(&sandbox, "one", &key).1["reason"], "revoked");
+    assert_eq!(check(&sandbox, "one", &other).0, 0);
 }
 
 #[test]
@@ -564,6 +703,14 @@ fn changes_of_keys_are_confirmed_by_the_other_machine() {
         assert!(run.status == 0 && run.err == all, "{command}: {run:?}");
     }
     assert_eq!(check(&sandbox, "one", &key).1["reason"], "revoked");
+    // The agent of the other machine does not know which changes this gate has.
+    let wrong = ["expire", "one/api.gate", &other[8..19], "--never", "--fleet", "two/api.fleet"];
+    let wrong = sandbox.run(&wrong);
+    assert_eq!(wrong.status, 3, "{wrong:?}");
+    let [one, two] =
+        machines.map(|machine| sandbox.path(&format!("{machine}/api.gate")).display().to_string());
+    let expected = format!("two/api.fleet is the fleet file of {two}, and not that of {one}");
+    assert!(wrong.err.contains(&expected), "{wrong:?}");
     let alone = sandbox.run(&["expire", "one/api.gate", &other[8..19], "--never"]);
     assert!(alone.err.contains("--fleet FILE waits for them"), "{alone:?}");
     let (_, found) = status(&sandbox, "one");
@@ -621,8 +768,6 @@ fn metrics_have_the_units_of_the_machine() {
     let store = Store::start(&sandbox, &[]);
     let agent = Agent::start(&sandbox, "one", &store, &["--metrics", "unix:metrics"]);
     wait_for(&sandbox, "one", "leading");
-    fleet(&sandbox, "join", "one", &[]).expect_status(0);
-    assert_eq!(check(&sandbox, "one", &key).0, 0);
     let metrics = || {
         let mut stream = UnixStream::connect(sandbox.path("metrics")).unwrap();
         let request = b"GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
@@ -631,7 +776,11 @@ fn metrics_have_the_units_of_the_machine() {
         stream.read_to_string(&mut text).unwrap();
         text
     };
+    assert!(metrics().contains("\nkeytally_fleet_joined 0\n"));
+    fleet(&sandbox, "join", "one", &[]).expect_status(0);
+    assert_eq!(check(&sandbox, "one", &key).0, 0);
     let text = metrics();
+    assert!(text.contains("\nkeytally_fleet_joined 1\n"), "{text}");
     assert!(text.starts_with("HTTP/1.1 200 OK\r\n"), "{text}");
     let value = |text: &str, name: &str| -> f64 {
         let line =

@@ -138,6 +138,8 @@ pub enum PageWord {
     State = 9,
     /// A hash of the name of the agent's fleet; 0 if no agent has begun.
     Fleet = 10,
+    /// A number that only the gate file of the agent has; 0 if it is not known.
+    GateFile = 11,
     /// When the agent last looked, in milliseconds of the fleet's time.
     Heartbeat = 16,
     /// What the agent sleeps on.
@@ -172,10 +174,14 @@ pub enum PageWord {
     OtherLimits = 128,
     /// The first of the texts of keys of the store that lease requests cannot use.
     UnusableKeys = 192,
+    /// The first of the texts of the path of the agent's gate file, of which there is one: the end
+    /// of a long path.
+    GatePath = 256,
 }
 
-/// How many texts begin at [`PageWord::KeysLacking`], at [`PageWord::OtherLimits`] and at
-/// [`PageWord::UnusableKeys`]. One of no bytes, and one after it, is none.
+/// How many texts begin at [`PageWord::KeysLacking`], at [`PageWord::OtherLimits`], at
+/// [`PageWord::UnusableKeys`] and at [`PageWord::GatePath`]. One of no bytes, and one after it, is
+/// none.
 pub const PAGE_TEXTS: usize = 4;
 
 /// The words of a text: bytes of UTF-8, then zeros.
@@ -338,6 +344,8 @@ pub struct Identity {
 /// Why a page is not that of the expected file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PageError {
+    /// The file has only zeros where [`MAGIC`] must be, and not the length of a fleet file.
+    Empty,
     /// The file does not begin with [`MAGIC`].
     NotAFleet,
     /// The file has another version of the layout.
@@ -358,6 +366,7 @@ pub enum PageError {
 impl fmt::Display for PageError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::Empty => f.write_str("the fleet file is empty: remove it, and start the agent again, which creates it"),
             Self::NotAFleet => f.write_str("the file is not a fleet file: create one with `keytally agent`"),
             Self::Version(found) => {
                 write!(f, "the fleet file has version {found} of the layout, and this program has {VERSION}")
@@ -392,8 +401,10 @@ impl Identity {
     /// # Errors
     /// [`PageError`], the first that applies.
     pub fn verify(&self, load: impl Fn(PageWord) -> u64) -> Result<(), PageError> {
-        if load(PageWord::Magic) != MAGIC {
-            return Err(PageError::NotAFleet);
+        match load(PageWord::Magic) {
+            MAGIC => {}
+            0 => return Err(PageError::Empty),
+            _ => return Err(PageError::NotAFleet),
         }
         let geometry = load(PageWord::Geometry);
         let (version, found) = halves_of(geometry);

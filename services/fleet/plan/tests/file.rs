@@ -38,7 +38,8 @@ fn page_of_another_file_is_refused() {
         identity.verify(load)
     };
     assert_eq!(with(PageWord::Magic, MAGIC), Ok(()));
-    assert_eq!(with(PageWord::Magic, 0), Err(PageError::NotAFleet));
+    assert_eq!(with(PageWord::Magic, 0), Err(PageError::Empty));
+    assert_eq!(with(PageWord::Magic, 1), Err(PageError::NotAFleet));
     assert_eq!(with(PageWord::Geometry, 9 << 32 | 70), Err(PageError::Version(9)));
     let other = with(PageWord::Geometry, u64::from(VERSION) << 32 | 71);
     assert_eq!(other, Err(PageError::Tallies { found: 71, expected: 70 }));

@@ -173,6 +173,13 @@ impl Memory {
         found(own).or_else(|| found(former)).map(|(_, carried)| carried)
     }
 
+    /// Returns whether the record that a key id names was written more often, with whichever key,
+    /// when it was carried. Then the gate is an older copy of the one that was there.
+    pub(super) fn is_ahead(&self, key_id: KeyId, writes: u16) -> bool {
+        let entry = self.entries.get(self.index(key_id)).copied().and_then(parse);
+        entry.is_some_and(|(_, carried)| carried.is_after(writes))
+    }
+
     /// Returns the keys that are remembered as revoked.
     pub(super) fn revoked(&self) -> impl Iterator<Item = KeyId> {
         let entries = self.entries.iter().chain(&self.former).copied().filter_map(parse);

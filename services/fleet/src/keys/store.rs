@@ -62,6 +62,8 @@ pub(super) struct Page {
     pub(super) head: u64,
     /// The sealed description of the gates; none if there is none yet.
     pub(super) gate: Vec<u8>,
+    /// How many positions the read has removed that no script gives.
+    pub(super) misplaced: u64,
     pub(super) records: Vec<Stored>,
     /// The position up to which everything was read.
     pub(super) position: u64,
@@ -319,8 +321,8 @@ fn bytes(value: &Value) -> Option<&[u8]> {
 /// Reads the reply of the script. `None` if no script would send it.
 fn parse_page(reply: &Value, after: u64) -> Option<Page> {
     let Value::Array(parts) = reply else { return None };
-    let (first, rest) = parts.split_at_checked(3)?;
-    let [now_ms, head, gate] = first else { return None };
+    let (first, rest) = parts.split_at_checked(4)?;
+    let [now_ms, head, gate, misplaced] = first else { return None };
     if !rest.len().is_multiple_of(3) {
         return None;
     }
@@ -334,8 +336,9 @@ fn parse_page(reply: &Value, after: u64) -> Option<Page> {
         let Some(key_id) = text(field).and_then(|field| field.parse().ok()) else { continue };
         records.push(Stored { key_id, position, bytes: bytes(sealed)?.to_vec() });
     }
-    let (now_ms, head) = (number(now_ms)?, number(head)?);
+    let (now_ms, head, misplaced) = (number(now_ms)?, number(head)?, number(misplaced)?);
     let is_last = count < MAX_KEYS_AT_ONCE;
     let position = if is_last { head } else { last };
-    Some(Page { now_ms, head, gate: bytes(gate)?.to_vec(), records, position, is_last })
+    let gate = bytes(gate)?.to_vec();
+    Some(Page { now_ms, head, gate, misplaced, records, position, is_last })
 }

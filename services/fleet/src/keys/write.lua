@@ -7,10 +7,14 @@
 --
 -- A position is the time in microseconds, or 1 more than the last one. So a store that has lost
 -- writes gives no position twice.
-local last = redis.call('ZRANGE', KEYS[2], 0, 0, 'REV', 'WITHSCORES')
-local before = tonumber(last[2] or 0)
-local now = redis.call('TIME')
-local position = math.max(before, now[1] * 1000000 + now[2])
+local time = redis.call('TIME')
+local micros = time[1] * 1000000 + time[2]
+-- Without the positions that read.lua removes.
+local most = string.format('%.0f', micros + 86400000000)
+local last = redis.call(
+  'ZRANGE', KEYS[2], most, '-inf', 'BYSCORE', 'REV', 'LIMIT', 0, 1, 'WITHSCORES')
+local before = math.max(0, math.ceil(tonumber(last[2] or 0)))
+local position = math.max(before, micros)
 local out = { before }
 for i = 2, #ARGV, 3 do
   local present = redis.call('HMGET', KEYS[1], ARGV[i])[1] or ''

@@ -330,6 +330,33 @@ fn hostile_store_changes_no_key() {
     }
 }
 
+/// After the position of such an entry, there is no further one.
+#[test]
+fn entries_far_ahead_in_the_store_delay_no_change() {
+    let (folder, server) = (tempfile::tempdir().unwrap(), Server::start(&[]));
+    let config = config(&server.url());
+    let mut one = Machine::start(folder.path(), "one", 64, &config);
+    let mut two = Machine::start(folder.path(), "two", 64, &config);
+    let (_, key_id) = one.issue();
+    let (key, other_id) = one.issue();
+    one.wait_for_all(2);
+    let log = format!("{RECORDS}:log");
+    let add = |position: &str, field: &str| {
+        server.query(cmd("ZADD").arg(&log).arg(position).arg(field));
+    };
+    add("9007199254740992", "no key id");
+    add("inf", &key_id.to_string());
+    (0..300).for_each(|number| add("0.5", &format!("between {number}")));
+    one.gate.revoke(other_id).unwrap();
+    one.wait_for_all(2);
+    assert_eq!(two.outcome(&key), Outcome::InvalidKey);
+    let counts = [one.stop(), two.stop()].map(|it| it.unsealed);
+    assert_eq!(counts.iter().sum::<u64>(), 2, "{counts:?}");
+    // A machine that comes later gets the key whose entry was moved.
+    let three = Machine::start(folder.path(), "three", 64, &config);
+    until("carried", || three.gate.key(key_id).is_some());
+}
+
 /// Replaces a gate by a copy of it, while its agent does not run.
 fn restore(machine: &mut Machine, copy: &Path) {
     let path = machine.gate.path().unwrap().to_owned();
@@ -419,6 +446,54 @@ fn older_key_of_a_restored_gate_is_not_sent_to_an_empty_store() {
     for machine in [&one, &two] {
         assert_eq!(machine.outcome(&first), Outcome::InvalidKey);
         assert_eq!(machine.outcome(&revoked), Outcome::InvalidKey);
+    }
+}
+
+/// A key may have been revoked after the copy was made, and the store that has that is lost.
+#[test]
+fn older_gate_admits_no_key_until_the_store_is_back() {
+    for stale_after in [None, Some(Duration::from_secs(300))] {
+        let (folder, mut server) = (tempfile::tempdir().unwrap(), Server::start(&[]));
+        let config = FleetConfig { on_loss: OnLoss::Open, ..config(&server.url()) };
+        let start = |name| Machine::start_with(folder.path(), name, 64, &config, "6b", stale_after);
+        let (mut one, two) = (start("one"), start("two"));
+        let (key, _) = one.issue();
+        let (revoked, revoked_id) = one.issue();
+        one.gate.set_fleet(true).unwrap();
+        one.wait_for_all(2);
+        let backup = copy(&one, "backup");
+        two.gate.revoke(revoked_id).unwrap();
+        two.wait_for_all(2);
+        server.kill();
+        for is_running in [false, true] {
+            let check = |machine: &Machine, key: &Key| {
+                let outcome = machine.gate.check(Some(key.expose().as_bytes()), 1).outcome();
+                (outcome, machine.page(PageWord::KeysClose))
+            };
+            if is_running {
+                // The gate is written over while its agent runs.
+                let bytes = std::fs::read(&backup).unwrap();
+                let gate =
+                    std::fs::OpenOptions::new().write(true).open(folder.path().join("one.gate"));
+                std::os::unix::fs::FileExt::write_all_at(&gate.unwrap(), &bytes, 0).unwrap();
+            } else {
+                one.stop();
+                restore(&mut one, &backup);
+                one.run(&config, peppers("6b"), stale_after);
+            }
+            one.gate.join(&one.fleet).ok();
+            until("closed", || check(&one, &key) == (Outcome::Unavailable, 1));
+            assert_eq!(check(&one, &revoked).0, Outcome::Unavailable);
+            server.restart();
+            until("open", || check(&one, &key).0 == Outcome::Admitted);
+            assert_eq!(check(&one, &revoked).0, Outcome::InvalidKey);
+            let close_ms = check(&one, &key).1;
+            assert_eq!(close_ms > 1, stale_after.is_some(), "{close_ms}");
+            one.wait_for_all(2);
+            server.kill();
+            until("lost", || one.problem().contains("store"));
+            assert_eq!(check(&one, &key).0, Outcome::Admitted, "it is not older any more");
+        }
     }
 }
 

@@ -6,10 +6,9 @@ use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse as _, Response};
 use keytally::{Key, KeyId, Name};
 
-use super::created;
 use super::input::{Auth, Json, Params, PathKey};
 use super::problem::Problem;
-use super::sent;
+use super::sent::{self, created};
 use super::state::Api;
 use super::views::{
     CreateKey, EditKey, KeyPage, KeyView, NewKeyView, RevokeKey, RevokeKeys, RevokedKeys,

@@ -1,14 +1,18 @@
-//! A response with a secret. When it has been handed to the connection, the list records that the
-//! secret was shown.
+//! The responses with a secret. When it has been handed to the connection, the list records that
+//! the secret was shown.
 
 use core::pin::Pin;
 use core::task::{Context, Poll};
 
 use axum::body::{Body, Bytes};
+use axum::http::header::{CONTENT_TYPE, LOCATION};
+use axum::http::{HeaderValue, StatusCode};
+use axum::response::{IntoResponse as _, Response};
 use http_body::{Frame, SizeHint};
 use keytally::Timestamp;
 use tokio::runtime::Handle;
 
+use super::state::PREFIX;
 use crate::keys::KeyRow;
 use crate::list::List;
 
@@ -52,4 +56,15 @@ impl http_body::Body for Sent {
         let len = self.body.as_ref().map_or(0, Bytes::len);
         SizeHint::with_exact(u64::try_from(len).unwrap_or(u64::MAX))
     }
+}
+
+/// Returns an answer with a secret, and the URL of what was made.
+pub(super) fn created(location: &str, body: Body) -> Response {
+    let location = HeaderValue::try_from(format!("{PREFIX}/{location}"));
+    let mut response =
+        (StatusCode::CREATED, [(CONTENT_TYPE, "application/json")], body).into_response();
+    if let Ok(location) = location {
+        response.headers_mut().insert(LOCATION, location);
+    }
+    response
 }

@@ -7,6 +7,9 @@ use keytally::Timestamp;
 
 use crate::list::List;
 
+/// Where the API is.
+pub const PREFIX: &str = "/keys/api/v1";
+
 /// The API of a list.
 #[derive(Clone)]
 pub struct Api {

@@ -5,9 +5,9 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse as _, Response};
 
-use super::created;
 use super::input::{Auth, Json, Params, PathKey, PathNumber};
 use super::problem::Problem;
+use super::sent::created;
 use super::state::Api;
 use super::views::{
     CreateSession, CreateTeam, CreateToken, EditTeam, LogPage, Members, NewToken, PlanView, Plans,

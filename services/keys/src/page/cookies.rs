@@ -4,6 +4,10 @@
 //! The second one is not in an address, so no proxy logs which key a person looked at, and it holds
 //! for a link that opens in another tab. It names a page below [`Page::root`] only.
 
+use alloc::sync::Arc;
+use core::mem;
+use std::sync::{Mutex, PoisonError};
+
 use axum::http::header::COOKIE;
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderValue, Method, Uri};
@@ -15,6 +19,22 @@ use crate::sessions::LIFETIME_S;
 
 /// The longest address that leads on after a sign-in, in bytes.
 const MAX_OPENED_LEN: usize = 1024;
+
+/// The cookies that a request changes, such as that of a session with a new token.
+#[derive(Clone, Debug, Default)]
+pub(super) struct NewCookies(Arc<Mutex<Vec<HeaderValue>>>);
+
+impl NewCookies {
+    /// Adds a cookie, if there is one.
+    pub(super) fn add(&self, cookie: Option<HeaderValue>) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).extend(cookie);
+    }
+
+    /// Returns the cookies for the response, once.
+    pub(super) fn take(&self) -> Vec<HeaderValue> {
+        mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
 
 /// Returns the name of the cookie with the token. Browsers accept the prefix only by https.
 fn session_name(page: &Page) -> &'static str {

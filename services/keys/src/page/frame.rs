@@ -6,11 +6,10 @@ use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse as _, Response};
 
 use super::assets;
-use super::me_page::browser;
 use super::refusal::Refusal;
 use super::state::Page;
 use super::visit::Visit;
-use super::words::{Moment, ago};
+use super::words::{Moment, ago, browser};
 use crate::roles::Role;
 use crate::sessions::{Session, SignedIn};
 

@@ -1,9 +1,6 @@
 //! What every response gets: header fields for security, errors as pages, and the cookies
 //! that changed. Also the refusal of changes that other sites send.
 
-use alloc::sync::Arc;
-use std::sync::{Mutex, PoisonError};
-
 use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::http::header::{
@@ -18,8 +15,9 @@ use tower_http::compression::CompressionLayer;
 use tower_http::compression::predicate::{Predicate, SizeAbove};
 use tower_http::csrf::{CsrfLayer, ProtectionError};
 
-use super::cookies::token;
-use super::frame::Who;
+use super::cookies::{NewCookies, token};
+use super::error_page;
+use super::frame::{HTML, Who};
 use super::refusal::Refusal;
 use super::state::Page;
 use crate::error::{Error, Result};
@@ -82,21 +80,6 @@ pub(super) fn compression() -> CompressionLayer<Compressible> {
     CompressionLayer::new().compress_when(Compressible)
 }
 
-/// The cookies that a request changes, such as that of a session with a new token.
-#[derive(Clone, Debug, Default)]
-pub(super) struct NewCookies(Arc<Mutex<Vec<HeaderValue>>>);
-
-impl NewCookies {
-    /// Adds a cookie, if there is one.
-    pub(super) fn add(&self, cookie: Option<HeaderValue>) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).extend(cookie);
-    }
-
-    fn take(&self) -> Vec<HeaderValue> {
-        core::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner))
-    }
-}
-
 /// Completes every response of the page.
 pub(super) async fn complete(
     State(page): State<Page>,
@@ -117,11 +100,11 @@ pub(super) async fn complete(
             Some(token) => page.list().session(&token, page.now()).await.ok().flatten(),
             None => None,
         };
-        let text = refusal.page(&page, session.as_ref().map(Who::new));
+        let text = error_page::text(&refusal, &page, session.as_ref().map(Who::new));
         let (mut parts, _) = response.into_parts();
         parts.headers.remove(CONTENT_LENGTH);
         parts.headers.remove(CONTENT_ENCODING);
-        parts.headers.insert(CONTENT_TYPE, HeaderValue::from_static(super::frame::HTML));
+        parts.headers.insert(CONTENT_TYPE, HeaderValue::from_static(HTML));
         response = Response::from_parts(parts, Body::from(text));
     }
     let headers = response.headers_mut();

@@ -11,7 +11,7 @@ use super::fields::{Fields, Parameters};
 use super::frame::{Frame, show as respond};
 use super::picture::Picture;
 use super::refusal::Stop;
-use super::usage_of::{Point, add_what_the_gate_has, day_of_keys, old_uses_of_keys};
+use super::usage_of::{PAGE_LEN, Point, add_what_the_gate_has, day_of_keys, old_uses_of_keys};
 use super::visit::TeamVisit;
 use super::words::{Moment, ago};
 use crate::error::Result;
@@ -21,9 +21,6 @@ use crate::roles::Role;
 use crate::teams::TeamSettings;
 use crate::text::{Search, search};
 use crate::{ids, time};
-
-/// The keys of a page.
-pub(super) const PAGE_LEN: usize = 50;
 
 /// The most environments that the filter offers.
 const MOST_ENVS: i64 = 50;

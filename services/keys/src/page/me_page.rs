@@ -8,8 +8,8 @@ use super::frame::{Frame, show as respond};
 use super::passkeys;
 use super::refusal::{Refusal, Stop};
 use super::visit::Visit;
-use super::words::{Moment, ago};
-use crate::sessions::{Session, WITH_PASSKEY};
+use super::words::{Moment, ago, browser};
+use crate::sessions::Session;
 
 /// A session as a line.
 struct SessionLine {
@@ -45,37 +45,6 @@ impl SessionLine {
             ends: Moment(session.ends_s),
             is_this: session.id() == visit.session.id(),
         }
-    }
-}
-
-/// Returns the browser and the system that a text names.
-pub(super) fn browser(agent: &str) -> String {
-    if let Some((agent, passkey)) = agent.rsplit_once(WITH_PASSKEY) {
-        return format!("{}{WITH_PASSKEY}{passkey}", browser(agent));
-    }
-    let first = |names: &[(&str, &'static str)]| {
-        names.iter().find(|(mark, _)| agent.contains(mark)).map(|(_, name)| *name)
-    };
-    let name = first(&[
-        ("Firefox/", "Firefox"),
-        ("Edg/", "Edge"),
-        ("Chrome/", "Chrome"),
-        ("Safari/", "Safari"),
-        ("curl/", "curl"),
-    ]);
-    let system = first(&[
-        ("Android", "Android"),
-        ("iPhone", "iPhone"),
-        ("iPad", "iPad"),
-        ("Windows", "Windows"),
-        ("Mac OS", "macOS"),
-        ("Linux", "Linux"),
-    ]);
-    match (name, system) {
-        (Some(name), Some(system)) => format!("{name} on {system}"),
-        (Some(name), None) => name.to_owned(),
-        (None, _) if agent.is_empty() => "Unknown browser".to_owned(),
-        (None, _) => agent.chars().take(40).collect(),
     }
 }
 
@@ -157,29 +126,4 @@ pub(super) async fn seen(visit: Visit, fields: Fields) -> Result<Response, Stop>
     let seq = seq.map_err(|_| Refusal::missing("There is no such sign-in."))?;
     visit.page.list().mark_sign_ins_shown(visit.session.clone(), seq).await?;
     Ok(Redirect::to(&visit.at("/me")).into_response())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn browser_is_named_by_what_people_call_it() {
-        for (agent, name) in [
-            (
-                "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 Chrome/156.0 Safari/537.36",
-                "Chrome on Linux",
-            ),
-            (
-                "Mozilla/5.0 (iPhone; CPU iPhone OS 19_0 like Mac OS X) Safari/604.1",
-                "Safari on iPhone",
-            ),
-            ("curl/8.1", "curl"),
-            ("Firefox/150.0 with passkey phone", "Firefox with passkey phone"),
-            ("", "Unknown browser"),
-            ("<script>", "<script>"),
-        ] {
-            assert_eq!(browser(agent), name);
-        }
-    }
 }

@@ -1,25 +1,22 @@
-//! Errors as pages: what is wrong, and what to do.
+//! Errors of the page: what is wrong, and what to do.
 
-use askama::Template;
 use axum::http::header::RETRY_AFTER;
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use keytally::{AdminError, Error as GateError};
 
-use super::frame::{Frame, Who};
-use super::state::Page;
 use crate::database::DatabaseError;
 use crate::error::Error;
 
 /// An error that a page shows.
 #[derive(Clone, Debug)]
 pub(super) struct Refusal {
-    status: StatusCode,
-    sentence: String,
+    pub(super) status: StatusCode,
+    pub(super) sentence: String,
     /// What to do, and who can do it.
-    advice: String,
+    pub(super) advice: String,
     /// A further page that helps: its path below the page of keys, and the text of the link.
-    link: Option<(&'static str, &'static str)>,
+    pub(super) link: Option<(&'static str, &'static str)>,
     retry_after_s: Option<u32>,
 }
 
@@ -66,41 +63,6 @@ impl Refusal {
     pub(super) fn has_menu(&self) -> bool {
         !self.status.is_server_error()
     }
-
-    /// Returns the page, with the menu of the person who is signed in.
-    pub(super) fn page(&self, page: &Page, who: Option<Who>) -> String {
-        let frame = Frame { who, ..Frame::bare(page, self.title()) };
-        let screen = Screen {
-            frame,
-            status: self.status.as_u16(),
-            sentence: &self.sentence,
-            advice: &self.advice,
-            link: self.link,
-        };
-        screen.render().unwrap_or_default()
-    }
-
-    fn title(&self) -> &'static str {
-        match self.status {
-            StatusCode::NOT_FOUND => "Not found",
-            StatusCode::FORBIDDEN => "Not permitted",
-            StatusCode::TOO_MANY_REQUESTS => "Too many attempts",
-            StatusCode::CONFLICT => "Not possible now",
-            status if status.is_server_error() => "Not available now",
-            _ => "Not possible",
-        }
-    }
-}
-
-/// The page of an error.
-#[derive(Template)]
-#[template(path = "error.html")]
-struct Screen<'a> {
-    frame: Frame,
-    status: u16,
-    sentence: &'a str,
-    advice: &'a str,
-    link: Option<(&'static str, &'static str)>,
 }
 
 impl IntoResponse for Refusal {

@@ -10,10 +10,9 @@ use keytally::KeyId;
 
 use super::fields::{Fields, Parameters};
 use super::frame::{Frame, respond, show};
-use super::key_list::PAGE_LEN;
 use super::problems::{FormField, Problems};
 use super::refusal::{Refusal, Stop};
-use super::usage_of::{Point, day_of_keys};
+use super::usage_of::{PAGE_LEN, Point, day_of_keys};
 use super::visit::TeamVisit;
 use super::words::{Moment, ago, grouped, plural};
 use crate::error::Error;

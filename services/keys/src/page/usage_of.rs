@@ -5,12 +5,14 @@ use alloc::collections::BTreeMap;
 use keytally::{KeyId, KeyState, Timestamp};
 use sqlx::Row as _;
 
-use super::key_list::PAGE_LEN;
 use crate::error::Result;
-use crate::keys::KeyRow;
+use crate::keys::{KeyRow, old_uses};
 use crate::list::List;
-use crate::usage::{Counts, Width, old_uses};
+use crate::usage::{Counts, Width};
 use crate::{ids, time};
+
+/// The keys of one screen, whose use is read at once.
+pub(super) const PAGE_LEN: usize = 50;
 
 /// The counts of a bucket.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -1,10 +1,11 @@
-//! Times, numbers and limits in words.
+//! Times, numbers, limits and browsers in words.
 
 use core::fmt;
 
 use askama::filters::HtmlSafe;
 use keytally::{Plan, Section, SectionQuotas, Timestamp, Window};
 
+use crate::sessions::WITH_PASSKEY;
 use crate::time;
 
 /// A moment. It is shown in UTC, and a script shows it in the reader's zone.
@@ -150,6 +151,37 @@ fn joined(parts: &[String]) -> String {
     }
 }
 
+/// Returns the browser and the system that a text names.
+pub(super) fn browser(agent: &str) -> String {
+    if let Some((agent, passkey)) = agent.rsplit_once(WITH_PASSKEY) {
+        return format!("{}{WITH_PASSKEY}{passkey}", browser(agent));
+    }
+    let first = |names: &[(&str, &'static str)]| {
+        names.iter().find(|(mark, _)| agent.contains(mark)).map(|(_, name)| *name)
+    };
+    let name = first(&[
+        ("Firefox/", "Firefox"),
+        ("Edg/", "Edge"),
+        ("Chrome/", "Chrome"),
+        ("Safari/", "Safari"),
+        ("curl/", "curl"),
+    ]);
+    let system = first(&[
+        ("Android", "Android"),
+        ("iPhone", "iPhone"),
+        ("iPad", "iPad"),
+        ("Windows", "Windows"),
+        ("Mac OS", "macOS"),
+        ("Linux", "Linux"),
+    ]);
+    match (name, system) {
+        (Some(name), Some(system)) => format!("{name} on {system}"),
+        (Some(name), None) => name.to_owned(),
+        (None, _) if agent.is_empty() => "Unknown browser".to_owned(),
+        (None, _) => agent.chars().take(40).collect(),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -197,5 +229,25 @@ mod tests {
             words("10/minute; team: 500/day"),
             ["Each key: 10 a minute", "All keys of the team: 500 a day"]
         );
+    }
+
+    #[test]
+    fn browser_is_named_by_what_people_call_it() {
+        for (agent, name) in [
+            (
+                "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 Chrome/156.0 Safari/537.36",
+                "Chrome on Linux",
+            ),
+            (
+                "Mozilla/5.0 (iPhone; CPU iPhone OS 19_0 like Mac OS X) Safari/604.1",
+                "Safari on iPhone",
+            ),
+            ("curl/8.1", "curl"),
+            ("Firefox/150.0 with passkey phone", "Firefox with passkey phone"),
+            ("", "Unknown browser"),
+            ("<script>", "<script>"),
+        ] {
+            assert_eq!(browser(agent), name);
+        }
     }
 }

@@ -18,6 +18,7 @@ use keytally_fleet::{Agent, Counts, FleetConfig, OnLoss, REQUESTS_PER_S, Unusabl
 use tokio::runtime::Runtime;
 use tokio::time::interval;
 
+use super::commands::KeysView;
 use super::files::{FleetPath, Table, TableFile};
 use super::keys::{self, KeysOptions, KeysReport};
 use super::metrics::Metrics;
@@ -311,6 +312,13 @@ fn explain(table: &Table, config: &FleetConfig, keys: KeysOptions) -> Result<Sta
                 "--stale-after: after {seconds} s without the store, it refuses all keys with 503."
             )?;
         }
+        if config.store.allow_eviction {
+            writeln!(
+                out,
+                "--allow-eviction: each time the store evicts a count, its window admits at most \
+                 the limit again, in addition to what the table says."
+            )?;
+        }
         let who = match machines {
             1 => "one machine admits".to_owned(),
             _ => format!("{machines} machines together admit"),
@@ -370,6 +378,7 @@ impl Leader {
             };
             // From here on, a file of another gate is one whose gate has replaced this one.
             is_first = false;
+            self.agent(&file)?.verify_fleet().map_err(|error| failure(&error))?;
             let is_at_path = || file.is_at_path().unwrap_or(false);
             while !file.try_lock()? {
                 self.note(Role::StandingBy);
@@ -386,8 +395,10 @@ impl Leader {
                 break file;
             }
         };
+        let agent = self.agent(&file)?;
+        agent.verify_fleet().map_err(|error| failure(&error))?;
         self.note(Role::Leading);
-        let agent = Agent::new(&file, &self.config).map_err(|error| failure(&error))?;
+        self.compare_options(table, &file);
         let peppers = self.shared.peppers.as_ref();
         let carrier = self.keys.carrier(table, &file, &self.config, peppers);
         let carrier = carrier.map_err(|error| failure(&error))?;
@@ -414,6 +425,44 @@ impl Leader {
         self.publish(&file, Vec::new());
         result.map_err(|error| failure(&error))?;
         Ok(watched.successor())
+    }
+
+    /// Returns an agent of the machine with this fleet file.
+    fn agent<'f, 't>(&self, file: &'f FleetFile<'t>) -> Result<Agent<'f, FleetFile<'t>>, Failure> {
+        Agent::new(file, &self.config).map_err(|error| failure(&error))
+    }
+
+    /// Prints which options differ from those of the agent that led before.
+    fn compare_options(&self, table: &Table, file: &FleetFile<'_>) {
+        let load = |word| file.page(word).load(Ordering::Acquire);
+        let before = PageState::from_bits(load(PageWord::State));
+        let Some(on_loss) = before.on_loss else { return };
+        let FleetConfig { on_loss: its_on_loss, machines, .. } = self.config;
+        let mut changes = Vec::new();
+        let mut compare = |option: &str, its: String, before: String| {
+            if its != before {
+                changes.push(format!("{option} {its} instead of {before}"));
+            }
+        };
+        compare("--on-loss", its_on_loss.to_string(), on_loss.to_string());
+        if its_on_loss == OnLoss::Share && on_loss == OnLoss::Share {
+            compare("--machines", machines.to_string(), before.machines.to_string());
+        }
+        let [current, close] = [PageWord::KeysCurrent, PageWord::KeysClose].map(load);
+        let is_known = current > 0 && (close == 0 || close > current);
+        if is_known && self.keys.is_carried(table) && KeysView::of(file).is_carried() {
+            let text = |stale_ms: Option<u64>| {
+                stale_ms.map_or("never".to_owned(), |stale_ms| format!("{} s", stale_ms / 1000))
+            };
+            let its = self.keys.stale_after(table).map(|time| time.as_secs() * 1000);
+            compare("--stale-after", text(its), text(close.checked_sub(current)));
+        }
+        if !changes.is_empty() {
+            print_note(&format!(
+                "keytally: other options than the agent that led before: {}",
+                changes.join(", ")
+            ));
+        }
     }
 
     /// Reports which keys of the store lease requests cannot use, also to the fleet file.
@@ -443,7 +492,7 @@ pub(crate) fn lacking(replicas: ReplicasState) -> String {
 /// Returns whether a fleet file is that of another gate or limiter.
 fn is_of_another(error: &FleetError) -> bool {
     match error {
-        FleetError::Page(page) => *page != PageError::NotAFleet,
+        FleetError::Page(page) => !matches!(page, PageError::NotAFleet | PageError::Empty),
         FleetError::Length { .. } => true,
         _ => false,
     }
@@ -498,6 +547,7 @@ async fn report(shared: &Shared, supervisor: &Supervisor) {
     let mut ticks = interval(REPORT);
     let (mut is_ready, mut last, mut was_shared) = (false, String::new(), true);
     let (mut last_of_keys, mut last_unusable) = (None, Vec::new());
+    let (mut was_behind, mut last_renamed) = (false, 0);
     let mut fed = (0, 0);
     loop {
         ticks.tick().await;
@@ -510,8 +560,8 @@ async fn report(shared: &Shared, supervisor: &Supervisor) {
             is_shared,
             is_removed,
             turns,
+            counts,
             keys,
-            ..
         } = shared.report();
         let state = match (role, phase, problem) {
             (Role::Starting, ..) | (Role::Leading, Phase::Absent, _) => continue,
@@ -539,6 +589,23 @@ async fn report(shared: &Shared, supervisor: &Supervisor) {
             }
             last_of_keys = keys.problem;
         }
+        if keys.is_behind && !was_behind {
+            print_note(&format!(
+                "keytally: keys: {path} is an older copy of the gate that this machine had, so all \
+                 keys are refused until the agent has read all changes from the store"
+            ));
+        } else if was_behind && !keys.is_behind {
+            print_note("keytally: keys: all keys of the fleet are in the gate");
+        }
+        was_behind = keys.is_behind;
+        if counts.renamed > last_renamed {
+            print_note(
+                "keytally: the units that this machine had leased are void until their windows \
+                 end: the fleet file was overwritten, the clock of the store was set, or another \
+                 machine had the same name",
+            );
+        }
+        last_renamed = counts.renamed;
         for key in unusable.iter().filter(|key| !last_unusable.contains(*key)) {
             print_note(&format!("keytally: {key}"));
         }

@@ -202,12 +202,17 @@ impl KeysView {
         }
     }
 
+    /// Returns whether the agent carries keys to other machines.
+    pub(crate) fn is_carried(&self) -> bool {
+        self.mode == "carried"
+    }
+
     fn write(&self, out: &mut dyn io::Write) -> io::Result<()> {
         match (self.mode, self.age_ms, self.closes_in_ms) {
             ("off", ..) => writeln!(out, "keys: not carried to other machines"),
             ("list", ..) => writeln!(out, "keys: those of the list of keys"),
             (_, _, Some(0)) => {
-                writeln!(out, "keys: refused, since the store has been lost for too long")
+                writeln!(out, "keys: all refused until the agent has read them from the store")
             }
             (_, None, _) => writeln!(out, "keys: not compared with those of the store yet"),
             (_, Some(age_ms), _) => {

@@ -47,12 +47,17 @@ fn parse_stale_after(text: &str) -> Result<StaleAfter, String> {
 impl KeysOptions {
     /// Returns after which time without the store keys are refused; `None` if they never are.
     pub(crate) fn stale_after(&self, table: &Table) -> Option<Duration> {
-        self.stale_after.0.filter(|_| self.mode(table) == KeysMode::Carried)
+        self.stale_after.0.filter(|_| self.is_carried(table))
     }
 
     /// Returns whether keys are carried, and never refused for the time without the store.
     pub(crate) fn is_never_stale(&self, table: &Table) -> bool {
-        self.stale_after.0.is_none() && self.mode(table) == KeysMode::Carried
+        self.stale_after.0.is_none() && self.is_carried(table)
+    }
+
+    /// Returns whether the agent carries the keys of a gate.
+    pub(crate) fn is_carried(&self, table: &Table) -> bool {
+        self.mode(table) == KeysMode::Carried
     }
 
     /// Returns how the keys of a gate get to other machines. A limiter has none.
@@ -127,6 +132,8 @@ pub(crate) struct KeysReport {
     pub(crate) counts: KeyCounts,
     /// Why keys are not carried, or which key the gate refuses.
     pub(crate) problem: Option<String>,
+    /// Whether the gate is an older copy, so that all keys are refused.
+    pub(crate) is_behind: bool,
 }
 
 impl KeysReport {
@@ -135,6 +142,7 @@ impl KeysReport {
         carrier.map_or_else(Self::default, |carrier| Self {
             counts: carrier.counts(),
             problem: carrier.problem(),
+            is_behind: carrier.is_behind(),
         })
     }
 }

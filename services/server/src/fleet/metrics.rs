@@ -38,6 +38,7 @@ pub(crate) struct Metrics {
     counters: Vec<(IntCounter, CounterValue)>,
     leading: IntGauge,
     lost: IntGauge,
+    joined: IntGauge,
     offset: Gauge,
     tallies: IntGauge,
     held: IntGauge,
@@ -155,6 +156,10 @@ impl Metrics {
                 "keytally_fleet_store_lost",
                 "1 while this agent leads and the store cannot be reached.",
             )?,
+            joined: gauge(
+                "keytally_fleet_joined",
+                "1 if the gate or limiter is in a fleet, 0 if this machine counts alone.",
+            )?,
             offset,
             tallies: gauge(
                 "keytally_fleet_tallies",
@@ -197,6 +202,7 @@ impl Metrics {
         #[expect(clippy::cast_precision_loss, reason = "a time of less than 2^52 ms")]
         self.offset.set(report.counts.offset_ms as f64 / 1000.0);
         let table = self.shared.open()?;
+        self.joined.set(table.fleet().is_in_fleet().into());
         let found = FleetFile::open(&self.shared.file, table.fleet());
         let found = found.map(|file| (Held::of(&file), KeysView::of(&file)));
         if let Ok((Held { tallies, held_units, unspent_units }, keys)) = found {
