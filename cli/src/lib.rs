@@ -58,8 +58,8 @@ pub mod internal {
     pub use crate::output::{OutputFormat, pluralized, print_note, warn_of_never_binding_quotas};
     pub use crate::pepper::{PepperSource, read_file as read_pepper_file};
     pub use crate::peppers::{
-        PepperUse, in_use as peppers_in_use, order_warning as pepper_order_warning,
-        warnings as pepper_warnings,
+        PepperUse, check_order as check_pepper_order, in_use as peppers_in_use,
+        order_warning as pepper_order_warning, warnings as pepper_warnings,
     };
     pub use crate::program::{ExtraCommands, command, command_with, run_with};
     pub use crate::status::Status;

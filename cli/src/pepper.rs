@@ -51,6 +51,22 @@ impl PepperSource {
         Ok(())
     }
 
+    /// Creates the file with a new pepper, unless it exists. Returns whether it was created.
+    ///
+    /// # Errors
+    /// A usage error if the pepper does not come from a file. A failure if the file cannot be
+    /// created.
+    pub(crate) fn create_missing(&self) -> Result<bool, Failure> {
+        let Some(file) = self.file().filter(|file| *file != Path::new("-")) else {
+            return Err(Failure::usage("--new-pepper: name the file by --pepper-file".to_owned()));
+        };
+        if file.symlink_metadata().is_ok() {
+            return Ok(false);
+        }
+        pepper::create_file(file)?;
+        Ok(true)
+    }
+
     /// Reads the peppers, or returns `None` if neither the file nor the variable is given.
     ///
     /// # Errors

@@ -59,7 +59,7 @@ pub fn order_warning(gate: &Gate) -> Option<String> {
 ///
 /// # Errors
 /// A failure if the peppers are probably in the wrong order.
-pub(crate) fn check_order(gate: &Gate, path: &Path) -> Result<(), Failure> {
+pub fn check_order(gate: &Gate, path: &Path) -> Result<(), Failure> {
     order_warning(gate).map_or(Ok(()), |warning| {
         Err(Failure::new(format!(
             "{}: nothing was changed: {warning}, or only the one that new keys are to be under",

@@ -8,7 +8,9 @@
 )]
 mod support;
 
+use core::time::Duration;
 use std::fs;
+use std::thread;
 
 use keytally::Timestamp;
 use serde_json::json;
@@ -479,4 +481,92 @@ fn copy_is_a_gate_with_the_same_keys_and_counts() {
     // A copy that is put where a gate is used is what the next request finds.
     sandbox.run(&["copy", "backup.gate", GATE, "--replace"]).expect_status(0);
     assert_eq!(sandbox.check(GATE, &key, &["--peek"]).1["quotas"][0]["used"], 7);
+}
+
+#[test]
+fn gate_with_what_the_copy_lacks_is_kept() {
+    let sandbox = sandbox_with_gate();
+    let (key, key_id) = sandbox.issue(GATE, &["--account", "42"]);
+    sandbox.issue(GATE, &["--account", "42"]);
+    let restore = ["copy", "backup.gate", GATE, "--replace"];
+    sandbox.run(&["copy", GATE, "backup.gate"]).expect_status(0);
+    let refuse = |what: &str| {
+        let before = fs::read(sandbox.path(GATE)).unwrap();
+        sandbox.run(&restore).expect_failure(&[
+            &format!("api.gate: nothing was changed: this gate has {what}"),
+            "--discard-newer",
+        ]);
+        assert_eq!(fs::read(sandbox.path(GATE)).unwrap(), before);
+    };
+    sandbox.run(&["revoke", GATE, &key_id]).expect_status(0);
+    refuse("1 revocation that backup.gate lacks");
+    let (later, later_id) = sandbox.issue(GATE, &["--account", "42"]);
+    refuse("1 key and 1 revocation that backup.gate lacks");
+    // A backup of a gate that was used meanwhile is replaced.
+    sandbox.run(&["copy", GATE, "backup.gate", "--replace"]).expect_status(0);
+    let (_, other_id) = sandbox.issue(GATE, &["--account", "42"]);
+    refuse("1 key that backup.gate lacks");
+    // A key that is not valid any more is not lost.
+    sandbox.run(&["revoke", GATE, &other_id]).expect_status(0);
+    sandbox.run(&restore).expect_status(0);
+    sandbox.run(&["revoke", GATE, &later_id]).expect_status(0);
+    sandbox.run(&[&restore[..], &["--discard-newer"]].concat()).expect_status(0);
+    assert_eq!(sandbox.check(GATE, &later, &[]).0, 0);
+    assert_eq!(outcome(&sandbox.check(GATE, &key, &[])), (1, "invalid_key", Some("revoked")));
+    let without = ["copy", GATE, "backup.gate", "--discard-newer"];
+    sandbox.run(&without).expect_usage_error(&["--replace"]);
+    // A gate of other peppers is another one.
+    let other = sandbox.path("other-pepper");
+    let made = ["create", "other.gate", "--keys", "1000", "--new-pepper", "--pepper-file"];
+    sandbox.run(&[&made[..], &[other.to_str().unwrap()]].concat()).expect_status(0);
+    let over_other = ["copy", GATE, "other.gate", "--replace"];
+    sandbox.run(&over_other).expect_failure(&["other.gate: nothing was changed", "other peppers"]);
+    sandbox.run(&[&over_other[..], &["--discard-newer"]].concat()).expect_status(0);
+}
+
+/// A backup is older than its gate also if the record of a key that it has was used again.
+#[test]
+fn backup_with_a_key_whose_record_is_used_again_is_replaced() {
+    let sandbox = Sandbox::new();
+    let create = ["create", GATE, "--keys", "1", "--plan", "default=1/second"];
+    sandbox.run(&create).expect_status(0);
+    let (_, key_id) = sandbox.issue(GATE, &["--account", "42"]);
+    sandbox.run(&["copy", GATE, "backup.gate"]).expect_status(0);
+    sandbox.run(&["revoke", GATE, &key_id]).expect_status(0);
+    // The record is free once the window of the key has passed.
+    let is_issued = |_| {
+        thread::sleep(Duration::from_millis(50));
+        sandbox.run(&["issue", GATE, "--account", "42"]).status == 0
+    };
+    assert!((0..1000).any(is_issued));
+    sandbox.run(&["copy", GATE, "backup.gate", "--replace"]).expect_status(0);
+}
+
+#[test]
+fn gate_is_created_with_a_new_pepper_once() {
+    let sandbox = Sandbox::new();
+    let create = |gate: &str, more: &[&str]| {
+        let mut command = sandbox.command(&[&["create", gate, "--new-pepper"], more].concat());
+        sandbox.finish(command.env_remove("KEYTALLY_PEPPER"), b"")
+    };
+    let file = ["--pepper-file", "pepper"];
+    create(GATE, &[]).expect_usage_error(&["--new-pepper", "--pepper-file"]);
+    create(GATE, &["--pepper-file", "-"]).expect_usage_error(&["--new-pepper"]);
+    // Nothing is left of a gate that cannot be created.
+    let impossible = [&file[..], &["--scope", "a b"]].concat();
+    create(GATE, &impossible).expect_usage_error(&["scope 1 is not possible"]);
+    assert!(!sandbox.path("pepper").exists());
+    let made = create(GATE, &file);
+    assert!(made.err.contains("pepper: created with a new pepper; keep a copy"), "{made:?}");
+    assert_eq!(made.status, 0);
+    let pepper = fs::read_to_string(sandbox.path("pepper")).unwrap();
+    sandbox.watch_secret(pepper.trim_end());
+    // A pepper that exists is used.
+    create(GATE, &file).expect_failure(&["api.gate: a file of that name already exists"]);
+    let other = create("other.gate", &file);
+    assert_eq!((other.status, other.err.as_str()), (0, ""));
+    assert_eq!(fs::read_to_string(sandbox.path("pepper")).unwrap(), pepper);
+    // No pepper is created for a gate that exists.
+    create(GATE, &["--pepper-file", "lost"]).expect_failure(&["already exists"]);
+    assert!(!sandbox.path("lost").exists());
 }

@@ -137,6 +137,11 @@ impl Header {
         stop(Stop::TablePublished);
     }
 
+    /// Returns whether the table still begins as it did when it was opened.
+    pub(crate) fn is_intact(memory: &[CacheLine]) -> bool {
+        memory[0].load(0) == MAGIC
+    }
+
     /// Makes a successor a gate, so that it opens as one. Everything else must be written before.
     pub(crate) fn promote(memory: &[CacheLine]) {
         memory[0].store(1, join(TableKind::Gate as u32, FORMAT_VERSION));

@@ -58,24 +58,25 @@ class TestImage(unittest.TestCase):
         """Returns the name of a new container."""
         return run(self.buildah("from", "--pull-never", "keytally"))
 
-    def within(self, container, *command, secret=None):
+    def within(self, container, *command, secret=None, listen=None):
         """Returns a command that runs in a container, as the image's user."""
         data = self.folder / f"data-{container}"
         if not data.exists():
             data.mkdir()
             run(as_root("chown", "65532:65532", data))
-        volumes = [f"--volume={data}:/data"]
+        options = [f"--volume={data}:/data"]
         if secret is not None:
-            volumes.append(f"--volume={secret}:{PEPPER}:ro")
-        return self.buildah("run", "--isolation=chroot", *volumes, container, "--", *command)
+            options.append(f"--volume={secret}:{PEPPER}:ro")
+        if listen is not None:
+            options.append(f"--env=KEYTALLY_LISTEN={listen}")
+        return self.buildah("run", "--isolation=chroot", *options, container, "--", *command)
 
     @contextlib.contextmanager
     def service(self, container):
         """Starts the service by the command of the image. Yields its address."""
         address = f"127.0.0.1:{free_port()}"
-        words = [*self.config["Entrypoint"], *self.config["Cmd"]]
-        self.assertEqual(words[-2:], ["--listen", "0.0.0.0:8080"])
-        command = self.within(container, *words[:-1], address)
+        self.assertIn("KEYTALLY_LISTEN=0.0.0.0:8080", self.config["Env"])
+        command = self.within(container, *self.command(), listen=address)
         with tempfile.TemporaryFile("w+") as log:
             service = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
             try:
@@ -91,10 +92,14 @@ class TestImage(unittest.TestCase):
                 service.wait(PATIENCE_S)
 
     def health(self, container, address):
-        """Returns the health check of the image, for another address than its own."""
+        """Returns the health check of the image, for a service at another address."""
         kind, *command = self.config["Healthcheck"]["Test"]
         self.assertEqual(kind, "CMD")
-        return self.within(container, *command, address)
+        return self.within(container, *command, listen=address)
+
+    def command(self):
+        """Returns the command of the image."""
+        return [*self.config["Entrypoint"], *self.config["Cmd"]]
 
     def test_image_has_the_program_alone(self):
         mount = " ".join(map(str, self.buildah("mount", self.container())))
@@ -119,6 +124,7 @@ class TestImage(unittest.TestCase):
 
     def test_service_checks_keys_and_reports_its_health(self):
         container = self.container()
+        self.administer(container, "create", "/data/api.gate", "--new-pepper")
         with self.service(container) as address:
             key = self.administer(container, "issue", "/data/api.gate", "--account", "42")
             for value, status in ((key, 200), ("wrong", 401)):
@@ -126,15 +132,25 @@ class TestImage(unittest.TestCase):
         stopped = subprocess.run(self.health(container, address), capture_output=True)
         self.assertEqual(stopped.returncode, 3)
 
+    def test_service_does_not_start_without_a_gate(self):
+        container = self.container()
+        started = subprocess.run(
+            self.within(container, *self.command()), text=True, capture_output=True
+        )
+        self.assertIn("there is no gate /data/api.gate", started.stderr)
+        self.assertEqual(started.returncode, 3)
+        self.assertEqual(os.listdir(self.folder / f"data-{container}"), [])
+
     def test_gate_in_use_is_copied_and_restored_without_a_shell(self):
         container, gate, backup = self.container(), "/data/api.gate", "/data/backup.gate"
+        self.administer(container, "create", gate, "--new-pepper")
         with self.service(container) as address:
             key = self.administer(container, "issue", gate, "--account", "42")
             self.administer(container, "copy", gate, backup, "--replace")
             self.administer(container, "verify", backup)
             self.administer(container, "revoke", gate, key.split("_")[2][:11])
             self.assertEqual(self.status(address, key), 401)
-            self.administer(container, "copy", backup, gate, "--replace")
+            self.administer(container, "copy", backup, gate, "--replace", "--discard-newer")
             # The key was valid when the copy was made. The service opens the file within a second.
             end = time.monotonic() + PATIENCE_S
             while (status := self.status(address, key)) != 200:

@@ -51,6 +51,8 @@ rm -rf etc/systemd/system/*.wants lib/systemd/system/*.target.wants
 cp "$1/files/steps.service" etc/systemd/system/
 pivot_root . mnt
 umount --lazy mnt
+# systemd mounts credentials in a namespace of its own, from which the mount must reach all others.
+mount --make-rshared /
 exec env -i container=other PATH="$PATH" /lib/systemd/systemd --system --unit=steps.service
 """
 
@@ -66,7 +68,7 @@ StandardOutput=append:/run/test/result
 StandardError=append:/run/test/log
 """
 
-# The pepper is in the environment: not every kernel has the access control lists of credentials.
+# The steps of docs/how-to/run.md, an upgrade, and the removal.
 STEPS = """
 echo begun
 units="keytally.socket keytally.service"
@@ -81,14 +83,9 @@ socket() { stat --format %i /run/keytally/api.socket; }
 dpkg --install /run/test/keytally.deb >&2
 state installed
 
-mkdir -p /etc/keytally /etc/systemd/system/keytally.service.d
-openssl rand -hex 32 > /etc/keytally/pepper
-cat > /etc/systemd/system/keytally.service.d/pepper.conf << END
-[Service]
-LoadCredential=
-UnsetEnvironment=KEYTALLY_PEPPER_FILE
-Environment=KEYTALLY_PEPPER=$(cat /etc/keytally/pepper)
-END
+mkdir -p /etc/keytally /var/lib/keytally
+keytally create /var/lib/keytally/api.gate --new-pepper --pepper-file /etc/keytally/pepper >&2
+stat --format '%a %U %n' /etc/keytally/pepper
 systemctl enable --now $units >&2
 state enabled
 echo "answer: $(answers)"
@@ -100,6 +97,15 @@ echo "answer: $(answers)"
 [ "$(process)" = "${before% *}" ] || echo "the process is another one"
 [ "$(socket)" = "${before#* }" ] && echo "the socket is the same"
 
+systemctl stop $units >&2
+mv /var/lib/private/keytally/api.gate /var/lib/private/keytally/kept
+systemctl start keytally.service >&2 || echo "no start without a gate"
+systemctl stop $units >&2
+ls /var/lib/private/keytally
+mv /var/lib/private/keytally/kept /var/lib/private/keytally/api.gate
+systemctl start $units >&2
+echo "answer: $(answers)"
+
 dpkg --remove keytally >&2
 echo "removed:" $(systemctl is-active $units)
 dpkg --purge keytally >&2
@@ -110,12 +116,16 @@ ls /etc/keytally/pepper /var/lib/private/keytally/api.gate
 EXPECTED = """
 begun
 installed: inactive inactive disabled disabled
+600 root /etc/keytally/pepper
 enabled: active active enabled enabled
 answer: 200
 upgraded: active active enabled enabled
 answer: 200
 the process is another one
 the socket is the same
+no start without a gate
+kept
+answer: 200
 removed: inactive inactive
 /etc/keytally/pepper
 /var/lib/private/keytally/api.gate

@@ -23,6 +23,7 @@ class Charge {
   #cost
   #atMs
   #isShared
+  #isUnreserved
 
   /**
    * @param {number} cost The units charged, 0 to 4294967295.
@@ -33,6 +34,7 @@ class Charge {
     if (typeof atMs !== 'number') throw wrongType('atMs', 'a number of milliseconds', atMs)
     this.#atMs = moment(atMs, 'atMs')
     this.#isShared = false
+    this.#isUnreserved = false
   }
 
   /** Returns the charge with these bytes, as `toBytes` returned them. */
@@ -45,9 +47,10 @@ class Charge {
   }
 
   /** Returns the charge of a verdict on one tally. */
-  static ofTally(cost, atMs, isShared) {
+  static ofTally(cost, atMs, isShared, isUnreserved) {
     const charge = new Charge(cost, atMs)
     charge.#isShared = isShared
+    charge.#isUnreserved = isUnreserved
     return charge
   }
 
@@ -63,7 +66,7 @@ class Charge {
 
   /** Returns the charge as 128 bytes, to be stored. */
   toBytes() {
-    this.#bytes ??= native.chargeBytes(this.#cost, this.#atMs, this.#isShared)
+    this.#bytes ??= native.chargeBytes(this.#cost, this.#atMs, this.#isShared, this.#isUnreserved)
     return Buffer.from(this.#bytes)
   }
 

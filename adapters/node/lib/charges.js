@@ -97,6 +97,14 @@ class Costs {
   }
 }
 
+/**
+ * Charges a subject. Returns the verdict, or a thenable of it if the limiter is in a fleet, where a
+ * check can wait.
+ */
+function checkSubject(limiter, subject, cost = 1) {
+  return limiter.isInFleet ? limiter.acheck(subject, cost) : limiter.check(subject, cost)
+}
+
 function inRange(cost) {
   return Number.isInteger(cost) && cost >= 0 && cost <= MAX_U32
 }
@@ -357,4 +365,4 @@ function recordOf(request) {
   return request[RECORD]
 }
 
-module.exports = { Costs, Record, isThenable, realPath, recordOf, then }
+module.exports = { Costs, Record, checkSubject, isThenable, realPath, recordOf, then }

@@ -27,7 +27,8 @@ const QUOTA_LEN = 5
 const CHARGED = 1
 const SHARED = 2
 const LEASED = 4
-const UNAVAILABILITY = 8
+const UNRESERVED = 8
+const UNAVAILABILITY = 16
 
 // The array to which each call writes. Nothing outside of the package refers to it, and it is
 // copied before another call can run.
@@ -47,24 +48,25 @@ const ALL = {
   DECISIVE: 6,
   HOLDER: 7,
   OWN: 9,
-  DESCRIBED: 10,
-  TALLIES: 15,
-  CHARGES: 16,
-  CROSSED: 17,
-  HEAD: 18,
+  OWN_AT: 10,
+  TALLIES: 11,
+  CHARGES: 12,
+  CROSSED: 13,
+  HEAD: 14,
 }
 
 const SECTION_LEN = 4
-const CHARGE_WORDS = 32
+const CHARGE_LEN = 128
+const ENTRY_WORDS = 4
 
 /**
  * Returns what the facts of a request with several tallies mean, without those of its head.
  *
- * @param {Float64Array} facts
+ * @param {number[]} facts
  */
 function parsed(facts) {
   let at = ALL.HEAD
-  const take = (count) => facts.subarray(at, (at += count))
+  const take = (count) => facts.slice(at, (at += count))
   const tallies = Array.from({ length: facts[ALL.TALLIES] }, () => {
     const [part, length] = take(2)
     const name = Array.from(take(SECTION_LEN - 1), (number) => {
@@ -84,9 +86,9 @@ function parsed(facts) {
   })
   const charges = new Map(
     Array.from({ length: facts[ALL.CHARGES] }, () => {
-      const [part] = take(1)
-      const bytes = Buffer.alloc(4 * CHARGE_WORDS)
-      take(CHARGE_WORDS).forEach((word, index) => bytes.writeUInt32LE(word, 4 * index))
+      const [part, entries] = take(2)
+      const bytes = Buffer.alloc(CHARGE_LEN)
+      take(ENTRY_WORDS * entries).forEach((word, index) => bytes.writeUInt32LE(word, 4 * index))
       return [part, bytes]
     }),
   )
@@ -95,7 +97,7 @@ function parsed(facts) {
 }
 
 /**
- * Returns a copy of the facts that a call wrote.
+ * Returns a copy of the facts that a call wrote for one tally.
  *
  * @param {number} quotas The number of quotas.
  * @returns {number[]}
@@ -104,12 +106,30 @@ function copied(quotas) {
   const f = written
   // Nearly all policies have two quotas at most. A literal takes less time than a loop, and holds
   // plain doubles.
-  if (quotas > 2) return Array.from(f.subarray(0, HEAD + QUOTA_LEN * quotas))
+  if (quotas > 2) return copiedAll(HEAD + QUOTA_LEN * quotas)
   // prettier-ignore
   const facts = [
     f[0], f[1], f[2], f[3], f[4], f[5], f[6], f[7], f[8], f[9], f[10], f[11], f[12], f[13], f[14],
     f[15], f[16], f[17], f[18], f[19], f[20], f[21], f[22], f[23], f[24], f[25], f[26],
   ]
+  return facts
+}
+
+// Arrays of plain doubles, by their length.
+const blanks = []
+
+/**
+ * Returns a copy of as many facts.
+ *
+ * The copy of an array and a loop take a quarter of the time that a new typed array takes, whose
+ * memory is outside of the heap.
+ *
+ * @param {number} count
+ * @returns {number[]}
+ */
+function copiedAll(count) {
+  const facts = (blanks[count] ??= Array.from({ length: count }, () => 0.5)).slice()
+  for (let index = 0; index < count; index++) facts[index] = written[index]
   return facts
 }
 
@@ -137,8 +157,10 @@ module.exports = {
   RETRY_AFTER_S,
   SHARED,
   UNAVAILABILITY,
+  UNRESERVED,
   UNCHARGED,
   copied,
+  copiedAll,
   outcomes: meanings.outcomes,
   reasons: [null, ...meanings.reasons],
   statuses: meanings.statuses,

@@ -10,6 +10,7 @@ const net = require('node:net')
 
 const native = require('./native')
 const { wholeNumber } = require('./arguments')
+const { checkSubject, then } = require('./charges')
 const { Limiter } = require('./limiter')
 const { AddressPolicy } = require('./policy')
 const { Refusal } = require('./refusal')
@@ -41,7 +42,8 @@ class Guesses {
   }
 
   /**
-   * Counts an invalid key, and returns the refusal: 429 after too many, or the verdict's.
+   * Counts an invalid key, and returns the refusal: 429 after too many, or the verdict's. Returns a
+   * thenable of it if the limiter is in a fleet.
    *
    * Every invalid key counts. If a revoked key did not count, the response would disclose that its
    * secret is correct.
@@ -50,9 +52,10 @@ class Guesses {
     if (this.#limiter === undefined || verdict.outcome !== 'invalid_key') return Refusal.of(verdict)
     const subject = this.subject(peer, forwardedFor)
     if (subject === undefined) return Refusal.of(verdict)
-    const counted = this.#limiter.check(subject)
-    // A full limiter refuses no request: it would refuse clients that sent no wrong key.
-    return Refusal.of(counted.outcome === 'denied' ? counted : verdict)
+    return then(checkSubject(this.#limiter, subject), (counted) =>
+      // A full limiter refuses no request: it would refuse clients that sent no wrong key.
+      Refusal.of(counted.outcome === 'denied' ? counted : verdict),
+    )
   }
 
   /** Returns the subject of the client's address; undefined if the address is unknown. */

@@ -3,7 +3,7 @@
 // The rules that all integrations apply to a request: check a table, and act on the verdict.
 
 const { checkCost, kind, options: checkOptions } = require('./arguments')
-const { Costs, isThenable, realPath, recordOf, then } = require('./charges')
+const { Costs, checkSubject, isThenable, realPath, recordOf, then } = require('./charges')
 const { exemption, exemptMethods } = require('./exempt')
 const { Gate } = require('./gate')
 const { Guesses, clientAddress, prefixFor } = require('./guesses')
@@ -74,7 +74,7 @@ class Rule {
 
   /**
    * Checks a request. Returns the response to it if it is refused, else undefined, or a thenable of
-   * either if a function of the application returns one, or if the gate is in a fleet.
+   * either if a function of the application returns one, or if a table is in a fleet.
    */
   handle(request, response) {
     const raw = this.web.raw(request)
@@ -109,7 +109,8 @@ class Rule {
     return found.some(isThenable) ? Promise.all(found).then(costs) : costs(found)
   }
 
-  // Charges the table, stores the verdict, and refuses the request unless it is admitted.
+  // Charges the table, stores the verdict, and refuses the request unless it is admitted. Returns
+  // the decision, or a thenable of it.
   #decide(record, request, subject, costs) {
     const { isInRange } = costs
     const charged = isInRange ? costs : costs.withoutUnits()
@@ -131,7 +132,10 @@ class Rule {
       const refusal = Refusal.of(verdict).withText(400, 'Cost out of range')
       record.refuse(decision, refusal.withOutcome(WRONG_COST))
     } else {
-      record.refuse(decision, this.refusalBy(verdict, request))
+      return then(this.refusalBy(verdict, request), (refusal) => {
+        record.refuse(decision, refusal)
+        return decision
+      })
     }
     return decision
   }
@@ -169,7 +173,7 @@ class Rule {
     return undefined
   }
 
-  /** Returns the documented response to a request that the verdict refuses. */
+  /** Returns the documented response to a request that the verdict refuses, or a thenable of it. */
   refusalBy(verdict) {
     return Refusal.of(verdict)
   }
@@ -228,22 +232,15 @@ class GateRule extends Rule {
   }
 
   refusalBy(verdict, request) {
-    const refusal = this.#guesses.refusal(
-      verdict,
-      this.web.peer(request),
-      this.#forwardedFor(request),
+    const [peer, forwardedFor] = [this.web.peer(request), this.#forwardedFor(request)]
+    return then(this.#guesses.refusal(verdict, peer, forwardedFor), (refusal) =>
+      this.#keys.refusal(refusal),
     )
-    return this.#keys.refusal(refusal)
   }
 
   #forwardedFor(request) {
     return valuesOf(this.web.raw(request), 'x-forwarded-for').join(',')
   }
-}
-
-/** Charges a subject. In a fleet, the event loop continues while the request waits for credits. */
-function checkSubject(limiter, subject, cost) {
-  return limiter.isInFleet ? limiter.acheck(subject, cost) : limiter.check(subject, cost)
 }
 
 /** Requires quota left for the request's subject. */
@@ -282,7 +279,7 @@ class LimiterRule extends Rule {
     const decision = record.charge(limiter, [subject], costs, ({ own }) =>
       limiter.peek(subject, own),
     )
-    decision.chargeLater = () => limiter.check(subject, decision.costs.own)
+    decision.chargeLater = () => checkSubject(limiter, subject, decision.costs.own)
     return decision
   }
 }

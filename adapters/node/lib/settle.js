@@ -47,7 +47,7 @@ class Settlement {
       const status = sent.exception === null ? sent.status : 500
       if (this.chargeOn !== undefined) {
         // A client that leaves early must not avoid the charge.
-        if (this.chargeOn.has(unsentStatus ?? status)) decision.chargeLater()
+        if (this.chargeOn.has(unsentStatus ?? status)) await decision.chargeLater()
         return
       }
       if (this.refund.has(status)) decision.refund()

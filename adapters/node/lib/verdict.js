@@ -89,6 +89,8 @@ class Verdict {
   #all
   // What they mean.
   #meaning
+  // The facts of the quota that is described, if several tallies have its section.
+  #ofSeveral
   #uncharged
 
   constructor(facts, gate, all, uncharged) {
@@ -178,8 +180,8 @@ class Verdict {
 
   /** The body as a problem document (RFC 9457); empty if the request was admitted. */
   get problem() {
-    if (this.#facts === undefined) return native.compoundProblemOf(this.#all)
-    return native.problemOf(Float64Array.from(this.#known))
+    if (this.#facts === undefined) return native.compoundProblemOf(new Float64Array(this.#all))
+    return native.problemOf(new Float64Array(this.#known))
   }
 
   /**
@@ -187,8 +189,10 @@ class Verdict {
    * response must have each field once.
    */
   get headers() {
-    if (this.#facts === undefined) return fieldsOf(native.compoundHeadersOf(this.#all))
-    return fieldsOf(native.headersOf(Float64Array.from(this.#known)))
+    if (this.#facts === undefined) {
+      return fieldsOf(native.compoundHeadersOf(new Float64Array(this.#all)))
+    }
+    return fieldsOf(native.headersOf(new Float64Array(this.#known)))
   }
 
   // The facts, without those of quotas that do not exist.
@@ -238,12 +242,14 @@ class Verdict {
 
   /** The value of a quota that `X-RateLimit-*` describe, by its position in the facts. */
   #described(position) {
-    if (this.#facts === undefined) {
-      const at = F.ALL.DESCRIBED
-      return this.#all[at] < 0 ? null : this.#all[at + position]
+    const facts = this.#facts ?? this.#all
+    const at = this.#facts === undefined ? facts[F.ALL.OWN_AT] : 0
+    if (this.#facts === undefined && at === 0) {
+      this.#ofSeveral ??= native.compoundDescribedOf(new Float64Array(facts))
+      return this.#ofSeveral[position] ?? null
     }
-    if (this.#facts[F.HEAD - 1] === 0) return null
-    return this.#facts[F.HEAD + F.QUOTA_LEN * this.#facts[F.DESCRIBED] + position]
+    if (facts[at + F.HEAD - 1] === 0) return null
+    return facts[at + F.HEAD + F.QUOTA_LEN * facts[at + F.DESCRIBED] + position]
   }
 
   /** The limit of the window that `X-RateLimit-*` describe; `null` without quotas. */
@@ -298,8 +304,10 @@ class Verdict {
       return bytes === undefined ? null : Charge.fromBytes(bytes)
     }
     const facts = this.#facts
-    if ((facts[F.FLAGS] & F.CHARGED) === 0) return null
-    return Charge.ofTally(facts[F.COST], facts[F.AT_MS], (facts[F.FLAGS] & F.SHARED) !== 0)
+    const flags = facts[F.FLAGS]
+    if ((flags & F.CHARGED) === 0) return null
+    const [isShared, isUnreserved] = [(flags & F.SHARED) !== 0, (flags & F.UNRESERVED) !== 0]
+    return Charge.ofTally(facts[F.COST], facts[F.AT_MS], isShared, isUnreserved)
   }
 
   /** Whether a limiter had no slot for the subject and charged it to an overflow tally. */
@@ -390,7 +398,7 @@ class TallyVerdict {
  */
 function verdictOf(answer, gate, uncharged) {
   if (answer < F.IS_COMPOUND) return new Verdict(F.copied(answer), gate, undefined, uncharged)
-  return new Verdict(undefined, gate, F.written.slice(0, answer - F.IS_COMPOUND), uncharged)
+  return new Verdict(undefined, gate, F.copiedAll(answer - F.IS_COMPOUND), uncharged)
 }
 
 module.exports = { verdictOf, QuotaState, TallyVerdict, Verdict, quotaStates }

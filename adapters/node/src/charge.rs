@@ -34,8 +34,12 @@ pub(crate) fn charge_facts(bytes: Uint8Array) -> Result<ChargeFacts> {
 
 /// Returns the bytes of the charge of one tally.
 #[napi(catch_unwind)]
-pub(crate) fn charge_bytes(cost: u32, at_ms: f64, is_shared: bool) -> Buffer {
-    let at = Timestamp::from_unix_ms(time(at_ms));
-    let charge = if is_shared { Charge::shared(cost, at) } else { Charge::new(cost, at) };
-    charge.to_bytes().to_vec().into()
+pub(crate) fn charge_bytes(cost: u32, at_ms: f64, is_shared: bool, is_unreserved: bool) -> Buffer {
+    let make = match (is_shared, is_unreserved) {
+        (false, false) => Charge::new,
+        (false, true) => Charge::unreserved,
+        (true, false) => Charge::shared,
+        (true, true) => Charge::shared_unreserved,
+    };
+    make(cost, Timestamp::from_unix_ms(time(at_ms))).to_bytes().to_vec().into()
 }

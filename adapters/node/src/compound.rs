@@ -6,7 +6,7 @@ use alloc::sync::Arc;
 use keytally::{
     Address, AddressLimiter, AddressPart, Charge, Compound, CompoundResponse, Counted, Current,
     Followed, Gate, GatePart, Limiter, LimiterPart, MAX_PARTS, MAX_QUOTAS, MAX_WARNINGS, Mapping,
-    NamedQuota, Outcome, Patience, Section, TallyVerdict, Timestamp, Verdict, table,
+    NamedQuota, Outcome, Patience, QuotaState, Section, TallyVerdict, Timestamp, table,
 };
 use napi::bindgen_prelude::External;
 use napi_derive::napi;
@@ -40,9 +40,9 @@ const HOLDER: usize = 7;
 const WAITS_FROM_MS: usize = 8;
 /// The index of the tally that `quotas` describes, with those of the same section after it.
 const OWN: usize = 9;
-/// The quota that `X-RateLimit-*` describe. Its limit is -1 without one.
-const DESCRIBED: usize = 10;
-const TALLIES: usize = DESCRIBED + facts::QUOTA_LEN;
+/// The position of the facts of that tally; 0 if there are several such tallies.
+const OWN_AT: usize = 10;
+const TALLIES: usize = 11;
 const CHARGES: usize = TALLIES + 1;
 const CROSSED: usize = CHARGES + 1;
 const HEAD: usize = CROSSED + 1;
@@ -50,78 +50,91 @@ const HEAD: usize = CROSSED + 1;
 /// The numbers of a section's name: how many bytes it has, and six of them in each.
 const SECTION_LEN: usize = 4;
 
-/// The numbers of a charge: the index of its part, and four bytes in each.
-const CHARGE_LEN: usize = 1 + Charge::LEN / 4;
+/// The numbers of a tally of a charge, with four bytes in each.
+const ENTRY_LEN: usize = 4;
 
 /// The most numbers that a request takes.
 pub(crate) const MAX: usize = HEAD
-    + MAX_PARTS * (1 + SECTION_LEN + facts::MAX + CHARGE_LEN)
+    + MAX_PARTS * (1 + SECTION_LEN + facts::MAX + 2 + ENTRY_LEN)
     + MAX_PARTS * MAX_QUOTAS * MAX_WARNINGS * 3;
 
 /// What a function returns for a request with several tallies: the number of its facts and this.
 const IS_COMPOUND: usize = 100;
 
 /// The gate of each part, and its number: see [`HeldGate::generation`]. `None` for a limiter.
-pub(crate) type Gates = [Option<(Arc<Gate>, u32)>];
+pub(crate) type Gates<'g> = [Option<(&'g Gate, u32)>];
 
 /// Writes the facts of the verdicts on all tallies of a request. Returns their number and
 /// [`IS_COMPOUND`].
-pub(crate) fn write(compound: &Compound, gates: &Gates, numbers: &mut [f64]) -> i32 {
-    let mut out = Out { numbers, len: 0 };
-    let decisive = compound.decisive();
-    let ahead_s = compound.verdicts().map(Verdict::clock_ahead_s).max().unwrap_or(0);
+pub(crate) fn write(compound: &Compound, gates: &Gates<'_>, numbers: &mut [f64]) -> i32 {
+    let Some((head, rest)) = numbers.split_first_chunk_mut::<HEAD>() else { return 0 };
+    let mut out = Out { numbers: rest, len: 0 };
     let tallies = compound.tallies();
-    let gate_of = |tally: &TallyVerdict| gates.get(tally.part()).and_then(Option::as_ref);
-    let holder = tallies
-        .iter()
-        .position(|tally| gate_of(tally).is_some() && tally.verdict().holder().is_some());
-    let own = tallies.iter().position(|tally| tally.section() == Some(&Section::Key));
-    let parts = tallies.iter().map(TallyVerdict::part).max().map_or(0, |last| last + 1);
-    let charges = || (0..parts).filter_map(|part| Some((part, compound.charge(part)?)));
-    let crossed = || {
-        let each = tallies.iter().enumerate();
-        each.flat_map(|(index, tally)| tally.crossed().map(move |it| (index, it)))
-    };
-    let mut head = [0.0; HEAD];
-    head[OUTCOME] = f64::from(compound.outcome() as u8);
-    head[REASON] = compound.reason().map_or(0.0, |reason| f64::from(reason as u8));
-    head[RETRY_AFTER_S] = compound.retry_after_s().map_or(-1.0, f64::from);
+    let own = tallies.iter().position(|tally| tally.section() == Some(&Section::Key)).unwrap_or(0);
+    let own_tally = tallies.get(own).map(|own| (own.part(), own.section()));
+    let (mut ahead_s, mut holder, mut own_at, mut owns, mut parts) = (0, None, 0, 0, 0);
+    for (index, tally) in tallies.iter().enumerate() {
+        let gate = gates.get(tally.part()).copied().flatten();
+        if own_tally == Some((tally.part(), tally.section())) {
+            own_at = HEAD + out.len + 1 + SECTION_LEN;
+            owns += 1;
+        }
+        put_tally(&mut out, compound, tally, gate);
+        ahead_s = ahead_s.max(tally.verdict().clock_ahead_s());
+        if gate.is_some() && tally.verdict().holder().is_some() {
+            holder = holder.or(Some(index));
+        }
+        parts = parts.max(tally.part() + 1);
+    }
+    let (mut charges, mut crossed) = (0, 0);
+    for part in 0..parts {
+        if let Some(charge) = compound.charge(part) {
+            put_charge(&mut out, part, &charge);
+            charges += 1;
+        }
+    }
+    for (index, tally) in tallies.iter().enumerate() {
+        for (window, percent) in tally.crossed() {
+            out.put(&[number(index), number(window), f64::from(percent)]);
+            crossed += 1;
+        }
+    }
+    let decisive_index = compound.decisive_index();
+    let decisive =
+        tallies.get(decisive_index).map_or_else(|| compound.decisive(), TallyVerdict::verdict);
+    head[OUTCOME] = f64::from(decisive.outcome() as u8);
+    head[REASON] = decisive.reason().map_or(0.0, |reason| f64::from(reason as u8));
+    head[RETRY_AFTER_S] = decisive.retry_after_s().map_or(-1.0, f64::from);
     head[CLOCK_AHEAD_S] = f64::from(ahead_s);
     head[UNCHARGED] = f64::from(decisive.uncharged());
     head[FLAGS] = f64::from(facts::flags_of(decisive, false));
-    head[DECISIVE] = number(compound.decisive_index());
+    head[DECISIVE] = number(decisive_index);
     head[HOLDER] = holder.map_or(-1.0, number);
     head[WAITS_FROM_MS] = milliseconds(decisive.waits_from());
-    head[OWN] = number(own.unwrap_or(0));
-    let mut described = [0.0; facts::QUOTA_LEN];
-    match compound.described() {
-        Some(state) => facts::write_quota(&state, &mut described),
-        None => described[0] = -1.0,
-    }
-    head[DESCRIBED..TALLIES].copy_from_slice(&described);
+    head[OWN] = number(own);
+    head[OWN_AT] = if owns == 1 { number(own_at) } else { 0.0 };
     head[TALLIES] = number(tallies.len());
-    head[CHARGES] = number(charges().count());
-    head[CROSSED] = number(crossed().count());
-    out.put_all(&head);
-    for tally in tallies {
-        let (gate, generation) = match gate_of(tally) {
-            Some((gate, generation)) => (Some(gate), *generation),
-            None => (None, 0),
-        };
-        put_tally(&mut out, compound, tally, gate.map(|gate| &**gate), generation);
+    head[CHARGES] = number(charges);
+    head[CROSSED] = number(crossed);
+    i32::try_from(IS_COMPOUND + HEAD + out.len).unwrap_or_default()
+}
+
+/// Writes the charge of a part: its index, the number of its tallies, and four bytes in each
+/// number. The bytes after the last tally are 0 and are not written.
+fn put_charge(out: &mut Out<'_>, part: usize, charge: &Charge) {
+    let bytes = charge.to_bytes();
+    let (entries, _) = bytes.as_chunks::<{ 4 * ENTRY_LEN }>();
+    let is_used = |entry: &&[u8; 4 * ENTRY_LEN]| **entry != [0; 4 * ENTRY_LEN];
+    let used = entries.iter().take_while(is_used).count();
+    out.put(&[number(part), number(used)]);
+    for entry in &entries[..used] {
+        let (words, _) = entry.as_chunks();
+        let mut numbers = [0.0; ENTRY_LEN];
+        for (number, word) in numbers.iter_mut().zip(words) {
+            *number = f64::from(u32::from_le_bytes(*word));
+        }
+        out.put(&numbers);
     }
-    for (part, charge) in charges() {
-        out.count(part);
-        let bytes = charge.to_bytes();
-        let (words, _) = bytes.as_chunks();
-        words.iter().for_each(|word| out.put(f64::from(u32::from_le_bytes(*word))));
-    }
-    for (tally, (window, percent)) in crossed() {
-        out.count(tally);
-        out.count(window);
-        out.put(f64::from(percent));
-    }
-    i32::try_from(IS_COMPOUND + out.len).unwrap_or_default()
 }
 
 /// Writes the facts of one tally.
@@ -131,11 +144,10 @@ fn put_tally(
     out: &mut Out<'_>,
     compound: &Compound,
     tally: &TallyVerdict,
-    gate: Option<&Gate>,
-    generation: u32,
+    gate: Option<(&Gate, u32)>,
 ) {
     let has_several = match gate {
-        Some(gate) => gate.table().is_extended(),
+        Some((gate, _)) => gate.table().is_extended(),
         None => {
             let is_its = |other: &&TallyVerdict| other.part() == tally.part();
             compound.tallies().iter().filter(is_its).count() > 1
@@ -148,18 +160,19 @@ fn put_tally(
         None if is_key => Section::Key.name(),
         None => "",
     };
-    out.count(tally.part());
-    out.count(section.len());
     let mut bytes = [0; 6 * (SECTION_LEN - 1)];
-    for (block, byte) in bytes.iter_mut().zip(section.bytes()) {
-        *block = byte;
+    if let Some(name) = bytes.get_mut(..section.len()) {
+        name.copy_from_slice(section.as_bytes());
     }
+    let mut named = [number(tally.part()), number(section.len()), 0.0, 0.0, 0.0];
     let (parts, _) = bytes.as_chunks();
-    for [a, b, c, d, e, f] in parts {
+    for (number, [a, b, c, d, e, f]) in named[2..].iter_mut().zip(parts) {
         let low = u32::from_le_bytes([*a, *b, *c, *d]);
-        out.put(f64::from(low) + f64::from(u16::from_le_bytes([*e, *f])) * TWO_TO_32);
+        *number = f64::from(low) + f64::from(u16::from_le_bytes([*e, *f])) * TWO_TO_32;
     }
-    let is_charged = !has_several && verdict.charge().is_some();
+    out.put(&named);
+    let generation = gate.map_or(0, |(_, generation)| generation);
+    let is_charged = !has_several && verdict.is_charged();
     out.len += facts::write_tally(verdict, generation, is_charged, out.rest());
 }
 
@@ -172,19 +185,12 @@ struct Out<'n> {
 }
 
 impl Out<'_> {
-    fn put(&mut self, number: f64) {
-        if let Some(block) = self.numbers.get_mut(self.len) {
-            *block = number;
-            self.len += 1;
+    fn put(&mut self, numbers: &[f64]) {
+        let end = self.len + numbers.len();
+        if let Some(block) = self.numbers.get_mut(self.len..end) {
+            block.copy_from_slice(numbers);
+            self.len = end;
         }
-    }
-
-    fn put_all(&mut self, numbers: &[f64]) {
-        numbers.iter().for_each(|number| self.put(*number));
-    }
-
-    fn count(&mut self, count: usize) {
-        self.put(number(count));
     }
 
     fn rest(&mut self) -> &mut [f64] {
@@ -198,9 +204,8 @@ fn number(count: usize) -> f64 {
 }
 
 /// Returns what `work` makes of the response of a request with these facts.
-fn respond<T>(mut given: Numbers, work: impl FnOnce(&CompoundResponse<'_>) -> T) -> Result<T> {
-    let response = parse(given.as_mut())
-        .ok_or_else(|| error("TypeError", "the numbers are not the facts of a request"))?;
+fn respond<T>(given: Numbers, work: impl FnOnce(&CompoundResponse<'_>) -> T) -> Result<T> {
+    let response = parsed(given)?;
     let quotas: Vec<NamedQuota<'_>> = response
         .tallies
         .iter()
@@ -213,6 +218,12 @@ fn respond<T>(mut given: Numbers, work: impl FnOnce(&CompoundResponse<'_>) -> T)
         .collect();
     let Parsed { outcome, waits_from, retry_after_s, .. } = response;
     Ok(work(&CompoundResponse::new(outcome, &quotas, waits_from, retry_after_s)))
+}
+
+/// Returns the facts of a request.
+fn parsed(mut given: Numbers) -> Result<Parsed> {
+    parse(given.as_mut())
+        .ok_or_else(|| error("TypeError", "the numbers are not the facts of a request"))
 }
 
 /// The facts that a response needs.
@@ -284,6 +295,15 @@ pub(crate) fn compound_headers_of(facts: Numbers) -> Result<String> {
 #[napi(catch_unwind)]
 pub(crate) fn compound_problem_of(facts: Numbers) -> Result<String> {
     respond(facts, |response| response.problem().to_string())
+}
+
+/// Returns the facts of the quota that `X-RateLimit-*` describe; none without one.
+#[napi(catch_unwind)]
+pub(crate) fn compound_described_of(facts: Numbers) -> Result<Vec<f64>> {
+    let response = parsed(facts)?;
+    let own = response.tallies.iter().filter(|tally| tally.is_own);
+    let states: Vec<_> = own.flat_map(|tally| tally.states.list()).copied().collect();
+    Ok(facts::quotas(QuotaState::described(&states).copied().into_iter()))
 }
 
 /// A key or a subject with a cost, as a part of a compound charge.
@@ -382,7 +402,11 @@ pub(crate) fn decide_all(
         };
         decided.map_err(|problem| error("RangeError", problem.to_string()))
     })?;
-    Ok(write(&compound, &used, facts.as_mut()))
+    let gates: Vec<_> = used
+        .iter()
+        .map(|used| used.as_ref().map(|(gate, generation)| (&**gate, *generation)))
+        .collect();
+    Ok(write(&compound, &gates, facts.as_mut()))
 }
 
 /// A part as host takes it.

@@ -17,8 +17,8 @@ use crate::values::Numbers;
 const OUTCOME: usize = 0;
 /// The number of the reason; 0 without one.
 const REASON: usize = 1;
-/// The sum of [`CHARGED`], [`SHARED`], [`LEASED`], and the number of the unavailability times
-/// [`UNAVAILABILITY`].
+/// The sum of [`CHARGED`], [`SHARED`], [`LEASED`], [`UNRESERVED`], and the number of the
+/// unavailability times [`UNAVAILABILITY`].
 const FLAGS: usize = 2;
 /// -1 without a retry.
 const RETRY_AFTER_S: usize = 3;
@@ -59,7 +59,8 @@ pub(crate) const MAX: usize = HEAD + QUOTA_LEN * MAX_QUOTAS;
 const CHARGED: u8 = 1;
 const SHARED: u8 = 2;
 const LEASED: u8 = 4;
-const UNAVAILABILITY: u8 = 8;
+const UNRESERVED: u8 = 8;
+const UNAVAILABILITY: u8 = 16;
 const LACKING: u8 = 1;
 const LASTING: u8 = 2;
 const NAMED: u8 = 4;
@@ -71,7 +72,7 @@ pub(crate) fn write(verdict: &Verdict, generation: u32, numbers: &mut [f64]) -> 
     let quotas = verdict.quotas();
     facts[OUTCOME] = f64::from(verdict.outcome() as u8);
     facts[REASON] = verdict.reason().map_or(0.0, |reason| f64::from(reason as u8));
-    facts[FLAGS] = f64::from(flags_of(verdict, verdict.charge().is_some()));
+    facts[FLAGS] = f64::from(flags_of(verdict, verdict.is_charged()));
     facts[RETRY_AFTER_S] = verdict.retry_after_s().map_or(-1.0, f64::from);
     facts[WAITS_FROM_MS] = milliseconds(verdict.waits_from());
     facts[CLOCK_AHEAD_S] = f64::from(verdict.clock_ahead_s());
@@ -137,7 +138,7 @@ pub(crate) fn quotas(states: impl Iterator<Item = QuotaState>) -> Vec<f64> {
 /// Returns the facts of a verdict as a list.
 pub(crate) fn list(verdict: &Verdict) -> Vec<f64> {
     let mut facts = vec![0.0; MAX];
-    let len = write_tally(verdict, 0, verdict.charge().is_some(), &mut facts);
+    let len = write_tally(verdict, 0, verdict.is_charged(), &mut facts);
     facts.truncate(len);
     facts
 }
@@ -164,6 +165,7 @@ pub(crate) fn flags_of(verdict: &Verdict, is_charged: bool) -> u8 {
     flag(is_charged, CHARGED)
         | flag(verdict.is_shared(), SHARED)
         | flag(verdict.is_leased(), LEASED)
+        | flag(verdict.is_unreserved(), UNRESERVED)
         | (why * UNAVAILABILITY)
 }
 

@@ -138,19 +138,22 @@ pub(crate) fn gate_check(
     mut facts: Numbers,
 ) -> i32 {
     let (now, patience) = (Time::from(now), patience_of(mode));
-    let mut generation = 0;
     let answer = held.shared.call(|gate| {
-        generation = held.generation(gate);
+        let generation = held.generation(gate);
         let table = gate.counted_with(patience.unwrap_or(Patience::Return));
         if table.is_extended() {
-            return Answer::of(decided(table.part(api_key.bytes(), cost), gate, patience, now));
+            let compound = decided(table.part(api_key.bytes(), cost), gate, patience, now);
+            let written = compound::write(&compound, &[Some((gate, generation))], facts.as_mut());
+            return Answer { written, outcome: compound.outcome(), left: compound.left() };
         }
-        Answer::Verdict(with_clock!(now, gate.clock(), |clock| match patience {
+        let verdict = with_clock!(now, gate.clock(), |clock| match patience {
             Some(_) => table.check(api_key.bytes(), cost, clock),
             None => table.peek(api_key.bytes(), cost, clock),
-        }))
+        });
+        let written = write(&verdict, generation, &mut facts);
+        Answer { written, outcome: verdict.outcome(), left: Vec::new() }
     });
-    answer.write(held, generation, &mut facts)
+    answer.written
 }
 
 /// Checks a part, or only peeks.
@@ -166,43 +169,20 @@ fn decided(
     })
 }
 
-/// The result of a check: of the key's tally, or of all that the request charges.
-enum Answer {
-    Verdict(Verdict),
-    Compound(Box<Compound>),
-}
-
-impl Answer {
-    fn of(compound: Compound) -> Self {
-        Self::Compound(Box::new(compound))
-    }
-
-    /// Writes the facts.
-    #[inline]
-    fn write(&self, held: &HeldGate, generation: u32, facts: &mut Numbers) -> i32 {
-        match self {
-            Self::Verdict(verdict) => write(verdict, generation, facts),
-            Self::Compound(compound) => {
-                let gate = held.current_of(generation).map(|gate| (gate, generation));
-                compound::write(compound, &[gate], facts.as_mut())
-            }
-        }
-    }
+/// The result of a check whose facts were written. The verdicts are large, so they are not moved.
+struct Answer {
+    written: i32,
+    outcome: Outcome,
+    left: Vec<Left>,
 }
 
 impl Decided for Answer {
     fn outcome(&self) -> Outcome {
-        match self {
-            Self::Verdict(verdict) => verdict.outcome(),
-            Self::Compound(compound) => compound.outcome(),
-        }
+        self.outcome
     }
 
     fn left(&self) -> Vec<Left> {
-        match self {
-            Self::Verdict(_) => Vec::new(),
-            Self::Compound(compound) => compound.left(),
-        }
+        self.left.clone()
     }
 }
 
@@ -230,7 +210,7 @@ pub(crate) fn gate_request(
         Ok::<_, napi::Error<Class>>(decided(part, gate, patience, now))
     });
     let generation = held.generation(&gate);
-    Ok(compound::write(&compound?, &[Some((gate, generation))], facts.as_mut()))
+    Ok(compound::write(&compound?, &[Some((&gate, generation))], facts.as_mut()))
 }
 
 /// Returns a key and a request as a part of a compound charge.
@@ -329,7 +309,7 @@ pub(crate) fn gate_settle(
         .collect();
     let generation = held.generation(&gate);
     let written = match gate.table().is_extended() {
-        true => compound::write(settled.compound(), &[Some((gate, generation))], facts.as_mut()),
+        true => compound::write(settled.compound(), &[Some((&gate, generation))], facts.as_mut()),
         false => write(&settled.verdict, generation, &mut facts),
     };
     Ok(SettledCosts { written, uncharged })

@@ -106,12 +106,6 @@ impl HeldGate {
         }
     }
 
-    /// Returns the gate with a number, if it is the last that a verdict came from.
-    pub(crate) fn current_of(&self, generation: u32) -> Option<Arc<Gate>> {
-        let generations = self.generations.try_borrow().ok()?;
-        generations.last.clone().filter(|_| generations.number == generation)
-    }
-
     #[cold]
     fn next_generation(&self, gate: &Gate) -> u32 {
         let newest = match &self.shared {

@@ -79,6 +79,16 @@ function lead(file) {
   })
 }
 
+/** Returns a limiter that has joined a fleet without an agent, and its fleet file. */
+function joinedLimiter(t, options) {
+  const made = path.join(folder(t), 'api.limiter')
+  keytally.Limiter.create(made, '10/31d', 8).setFleet(true)
+  const file = new FleetFile(`${made}.fleet`)
+  t.after(() => file.close())
+  file.set(LEADING, CLOSED)
+  return { limiter: keytally.Limiter.open(made, { fleet: `${made}.fleet`, ...options }), file }
+}
+
 /** Returns the units that the tally of this machine counts. */
 function counted(gate, key) {
   gate.setFleet(false)
@@ -190,12 +200,7 @@ for (const [name, middleware, serve] of [
   })
 
   test(`request in ${name} that waits for its limiter lets the event loop continue`, async (t) => {
-    const made = path.join(folder(t), 'api.limiter')
-    keytally.Limiter.create(made, '10/31d', 8).setFleet(true)
-    const file = new FleetFile(`${made}.fleet`)
-    t.after(() => file.close())
-    file.set(LEADING, CLOSED)
-    const limiter = keytally.Limiter.open(made, { fleet: `${made}.fleet`, creditWait: 30 })
+    const { limiter, file } = joinedLimiter(t, { creditWait: 30 })
     const server = await serve(middleware.limit(limiter, { cost: 3, key: () => 'ann' }))
     const fetched = fetch(`http://127.0.0.1:${server.port}/`, { headers: { connection: 'close' } })
     const [response] = await Promise.all([fetched, lead(file)])
@@ -203,7 +208,56 @@ for (const [name, middleware, serve] of [
     await server.close()
     assert.equal(limiter.check('ann').remaining, 6)
   })
+
+  test(`wrong key in ${name} that waits lets the event loop continue`, async (t) => {
+    const { limiter, file } = joinedLimiter(t, { creditWait: 30 })
+    const gate = keytally.Gate.inMemory({ pepper: PEPPER, keys: 2 })
+    const server = await serve(middleware.requireKey(gate, { failures: limiter }))
+    const headers = { 'X-API-Key': 'nonsense', connection: 'close' }
+    const fetched = fetch(`http://127.0.0.1:${server.port}/`, { headers })
+    const [response] = await Promise.all([fetched, lead(file)])
+    await response.text()
+    await server.close()
+    assert.deepEqual([response.status, limiter.check('127.0.0.1').remaining], [401, 8])
+  })
+
+  test(`charge after a response in ${name} lets the event loop continue`, async (t) => {
+    const { limiter, file } = joinedLimiter(t, { creditWait: 30 })
+    const acheck = limiter.acheck.bind(limiter)
+    let charged
+    limiter.acheck = (...given) => (charged = acheck(...given))
+    const options = { chargeOn: 200, cost: 3, key: () => 'ann' }
+    const server = await serve(middleware.limit(limiter, options))
+    const fetched = fetch(`http://127.0.0.1:${server.port}/`, { headers: { connection: 'close' } })
+    const [response] = await Promise.all([fetched, lead(file)])
+    await response.text()
+    await server.close()
+    assert.deepEqual([response.status, (await charged)?.remaining], [200, 7])
+  })
 }
+
+test('refund and settlement do not wait for credits', (t) => {
+  const { gate, file, key } = joined(t, { creditWait: 3600 })
+  const { limiter, file: its } = joinedLimiter(t, { creditWait: 3600 })
+  file.set(CUT, OPEN)
+  its.set(CUT, OPEN)
+  const verdict = gate.check(key, 2)
+  const { charge } = limiter.check('ann', 2)
+  const unreserved = 7
+  assert.deepEqual(
+    [verdict.charge, charge].map((each) => each.toBytes()[unreserved]),
+    [1, 1],
+  )
+  file.set(LEADING, OPEN)
+  its.set(LEADING, OPEN)
+  const reserved = new keytally.Charge(2, charge.atMs)
+  for (const each of [charge, reserved]) {
+    assert.equal(limiter.settle('ann', each, 9).admitted, true)
+    assert.equal(limiter.refund('ann', each).admitted, true)
+    assert.equal(gate.settle(verdict.keyId, each, 9).admitted, true)
+    assert.equal(gate.refund(verdict.keyId, each).admitted, true)
+  }
+})
 
 test('process that opened a gate without its fleet file admits nothing', (t) => {
   const { gate, key } = joined(t)

@@ -1,16 +1,18 @@
 //! The command `create`.
 
+use std::path::Path;
+
 use clap::Args;
 use keytally::Name;
 use keytally::Plan;
-use keytally::{Gate, GateConfig, MAX_KEYS, Window};
+use keytally::{Error, Gate, GateConfig, MAX_KEYS, Window};
 use serde::Serialize;
 
 use crate::arguments;
 use crate::arguments::parse_name;
 use crate::failure::Failure;
 use crate::gate_file::GateFile;
-use crate::output::{OutputFormat, pluralized, warn_of_never_binding_quotas};
+use crate::output::{OutputFormat, pluralized, print_note, warn_of_never_binding_quotas};
 use crate::pepper::PepperSource;
 use crate::plans;
 use crate::status::Status;
@@ -48,6 +50,9 @@ pub(crate) struct Create {
     /// Prefix of every key: 1 to 8 characters of a-z and 0-9
     #[arg(long, value_name = "NAME", default_value = "kt", value_parser = parse_name)]
     prefix: Name,
+    /// If the file of --pepper-file does not exist, create it with a new pepper
+    #[arg(long)]
+    new_pepper: bool,
     #[command(flatten)]
     format: OutputFormat,
 }
@@ -95,6 +100,7 @@ impl Create {
             None => config,
         };
         let path = self.gate.path();
+        let has_new_pepper = self.new_pepper && create_pepper(pepper, path, &config)?;
         let gate = Gate::create(path, pepper.require()?, &config)?;
         let created = Created {
             gate: path.display().to_string(),
@@ -120,7 +126,26 @@ impl Create {
             }
             writeln!(out, "plans: {}", plans::describe(config.plans.iter().cloned()))
         })?;
+        if let (true, Some(file)) = (has_new_pepper, pepper.file()) {
+            print_note(&format!(
+                "{}: created with a new pepper; keep a copy, since no key can be checked without it",
+                file.display()
+            ));
+        }
         warn_of_never_binding_quotas(&config.plans);
         Ok(Status::Success)
     }
+}
+
+/// Creates the file of the pepper if it is missing and the gate can be created. Returns whether it
+/// was created.
+fn create_pepper(pepper: &PepperSource, gate: &Path, config: &GateConfig) -> Result<bool, Failure> {
+    if gate.symlink_metadata().is_ok() {
+        return Err(Error::Exists { path: gate.into() }.into());
+    }
+    // Checks the options with a gate of one key, before anything is created.
+    let mut trial = config.clone().with_keys(1);
+    trial.teams = trial.teams.map(|teams| teams.min(1));
+    Gate::in_memory(keytally::pepper::parse(&keytally::pepper::generate()?)?, &trial)?;
+    pepper.create_missing()
 }

@@ -120,6 +120,14 @@ impl<M: AsRef<[CacheLine]>> Gate<M> {
         self.info(at, &record, now)
     }
 
+    /// Returns whether the record that a key id names holds no key.
+    ///
+    /// A record that has held a key never becomes free: another key replaces one that has ended. So
+    /// this gate did not get the key later than a gate that has it and is otherwise the same.
+    pub fn has_free_record(&self, key_id: KeyId) -> bool {
+        self.record_of(key_id).read().is_some_and(|record| record.key_id.is_none())
+    }
+
     /// Returns the public properties of every key, revoked ones included, in the order of their key
     /// ids.
     pub fn list(&self, now: Timestamp) -> impl Iterator<Item = KeyInfo> {

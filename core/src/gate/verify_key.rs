@@ -4,14 +4,16 @@ use subtle::{Choice, ConstantTimeEq};
 
 use super::refusal::{Refusal, end_reason, mismatch_reason, parse_reason};
 use super::secret_match::Match;
-use super::table::Gate;
+use super::table::{Gate, PEPPER_LINE};
 use crate::cache_line::CacheLine;
 use crate::features::Feature;
+use crate::header::Header;
 use crate::key::{self, KeyId};
 use crate::mac::Message;
-use crate::outcome::Reason;
+use crate::outcome::{Reason, Unavailability};
 use crate::record::{Record, RecordRef};
 use crate::time::Timestamp;
+use crate::verdict::Verdict;
 
 impl<M: AsRef<[CacheLine]>> Gate<M> {
     /// Returns the record of an imported key. `reason` is why the text is refused if it has
@@ -51,6 +53,27 @@ impl<M: AsRef<[CacheLine]>> Gate<M> {
         let record = at.read().ok_or(Reason::Damaged)?;
         let ended = self.compare_secrets(key_id, &message, &record, now)?;
         Ok((at, record, ended))
+    }
+
+    /// Returns the verdict on a key that is refused. If the header was overwritten, no key of the
+    /// gate can be checked, so the gate does not decide.
+    #[cold]
+    #[inline(never)]
+    pub(super) fn refused(&self, refusal: Refusal, now: Timestamp) -> Verdict {
+        let Refusal { reason, holder } = refusal;
+        if holder.is_none() && self.is_damaged() {
+            return Verdict::unavailable(None, now).unavailable_since(Unavailability::Damaged);
+        }
+        Verdict::invalid(reason, holder, now)
+    }
+
+    /// Returns whether the header was overwritten after the gate was opened.
+    ///
+    /// Only the first word and the first pepper are looked at, which every gate has. Other damage
+    /// is found by [`verify`](Self::verify), and when the gate is opened again.
+    pub fn is_damaged(&self) -> bool {
+        let lines = self.memory.as_ref();
+        !Header::is_intact(lines) || lines[PEPPER_LINE].load(0) == 0
     }
 
     /// Returns the key id of a key of Keytally's form, and the record that the id names, which may

@@ -62,7 +62,7 @@ class Decision:
         # The response to the request, if this table refuses it.
         self.refusal: Refusal | None = None
         # Charges the request after its response, if the check was only a peek.
-        self.charge_later: Callable[[], object] = lambda: None
+        self.charge_later: Callable[..., Awaitable[object]] = _charge_nothing
         # The functions that were called with a verdict, each with that verdict.
         self.notified: list[object] = []
 
@@ -121,6 +121,10 @@ class Decision:
         except KeytallyError:
             # The gate no longer has the key, so there is no count to settle.
             pass
+
+
+async def _charge_nothing(*, is_async: bool) -> None:
+    """Charge nothing after the response."""
 
 
 class Pending(NamedTuple):

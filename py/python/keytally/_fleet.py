@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from datetime import datetime
 
-    from keytally._native import Compound, Gate, Part, Verdict
+    from keytally._native import Compound, Gate, Limiter, Part, Verdict
 
     Decided = TypeVar("Decided", Verdict, Compound)
 
@@ -47,6 +47,16 @@ async def acheck_all(*parts: Part, now: float | datetime | None = None) -> Compo
         lambda: attempt_all(*parts, is_last=True, now=now),
         lambda: credit_wait_all(*parts),
     )
+
+
+async def check_subject(
+    limiter: Limiter, subject: str | bytes, cost: int = 1, *, is_async: bool
+) -> Verdict:
+    """Check a subject. If ``is_async``, the event loop runs while credits are requested."""
+    # Only a table in a fleet can wait.
+    if is_async and limiter.is_in_fleet:
+        return await limiter.acheck(subject, cost)
+    return limiter.check(subject, cost)
 
 
 async def _decided(

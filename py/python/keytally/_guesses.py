@@ -11,7 +11,7 @@ import functools
 import ipaddress
 from typing import TYPE_CHECKING
 
-from keytally import _addresses
+from keytally import _addresses, _fleet
 from keytally._native import Limiter
 from keytally._refusal import Refusal
 
@@ -56,18 +56,20 @@ class Guesses:
         self._proxies = TrustedProxies(trusted_proxies)
         self._ipv6_prefix = _addresses.prefix_for(failures, ipv6_prefix)
 
-    def refusal(self, verdict: Verdict, peer: str | None, forwarded_for: str) -> Refusal:
+    async def refusal(
+        self, verdict: Verdict, peer: str | None, forwarded_for: str, *, is_async: bool
+    ) -> Refusal:
         """Count an invalid key, and return the refusal: 429 after too many, or the verdict's.
 
         Every invalid key counts. If a revoked key did not count, the response would disclose that
-        its secret is correct.
+        its secret is correct. Unless ``is_async``, nothing pauses the coroutine.
         """
         if self._limiter is None or verdict.outcome != "invalid_key":
             return Refusal.of(verdict)
         subject = self.subject(peer, forwarded_for)
         if subject is None:
             return Refusal.of(verdict)
-        counted = self._limiter.check(subject)
+        counted = await _fleet.check_subject(self._limiter, subject, is_async=is_async)
         # A full limiter refuses no request: it would refuse clients that sent no wrong key.
         return Refusal.of(counted if counted.outcome == "denied" else verdict)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from typing import TYPE_CHECKING, Any, Callable, Generic, TypeVar, Union
 
-from keytally import _addresses, _calls, _charges, _refusal
+from keytally import _addresses, _calls, _charges, _fleet, _refusal
 from keytally._costs import Costs
 from keytally._guesses import Guesses
 from keytally._keys import KeySources
@@ -170,7 +170,8 @@ class Rule(Generic[RequestT]):
         elif verdict.admitted:
             record.refuse(decision, _refusal.of_wrong_cost(verdict))
         else:
-            record.refuse(decision, self._refusal_by(verdict, fields))
+            refusal = await self._refusal_by(verdict, fields, is_async=is_async)
+            record.refuse(decision, refusal)
         return decision
 
     def _subject(
@@ -196,12 +197,17 @@ class Rule(Generic[RequestT]):
         """
         raise NotImplementedError
 
-    def _refusal_by(
+    async def _refusal_by(
         self,
         verdict: Verdict,
         fields: MutableMapping[str, Any],  # noqa: ARG002
+        *,
+        is_async: bool,  # noqa: ARG002
     ) -> Refusal:
-        """Return the documented response to a request that the verdict refuses."""
+        """Return the documented response to a request that the verdict refuses.
+
+        Unless ``is_async``, nothing may pause the coroutine.
+        """
         return Refusal.of(verdict)
 
     def _must_notify(self, decision: _charges.Decision) -> bool:
@@ -292,10 +298,11 @@ class GateRule(Rule[RequestT]):
                 )
         return await check_key(record, self._gate, keys, costs, is_async=is_async)
 
-    def _refusal_by(self, verdict: Verdict, fields: MutableMapping[str, Any]) -> Refusal:
-        refusal = self._guesses.refusal(
-            verdict, self._read.peer(fields), self._read.forwarded_for(fields)
-        )
+    async def _refusal_by(
+        self, verdict: Verdict, fields: MutableMapping[str, Any], *, is_async: bool
+    ) -> Refusal:
+        peer, forwarded_for = self._read.peer(fields), self._read.forwarded_for(fields)
+        refusal = await self._guesses.refusal(verdict, peer, forwarded_for, is_async=is_async)
         return self._keys.refusal(refusal)
 
 
@@ -400,9 +407,7 @@ async def check_subject(
     if not peeks:
 
         async def check(costs: Costs) -> Verdict:
-            if is_async and limiter.is_in_fleet:
-                return await limiter.acheck(subject, costs.own)
-            return limiter.check(subject, costs.own)
+            return await _fleet.check_subject(limiter, subject, costs.own, is_async=is_async)
 
         return await record.charge(limiter, counted, costs, check)
 
@@ -411,5 +416,16 @@ async def check_subject(
 
     # Another integration that charges the subject before the response has its own decision.
     decision = await record.charge(limiter, (counted,), costs, peek)
-    decision.charge_later = lambda: limiter.check(subject, decision.costs.own)
+
+    async def charge_later(*, is_async: bool) -> None:
+        cost = decision.costs.own
+        try:
+            await _fleet.check_subject(limiter, subject, cost, is_async=is_async)
+        except BaseException as error:
+            # If the task was canceled in a pause, nothing is charged yet.
+            if not isinstance(error, Exception):
+                limiter.check_without_wait(subject, cost)
+            raise
+
+    decision.charge_later = charge_later
     return decision

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Callable, Protocol
 from keytally import _calls
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Awaitable, Iterable
 
 # The classes of statuses, such as "5xx".
 CLASSES = {f"{first}xx": range(100 * first, 100 * first + 100) for first in range(1, 6)}
@@ -73,7 +73,7 @@ class Sent:
 class Decision(Protocol):
     """What a settlement uses of the decision of a table."""
 
-    charge_later: Callable[[], object]
+    charge_later: Callable[..., Awaitable[object]]
     is_refunded: bool
 
     def refund(self) -> None:
@@ -134,28 +134,35 @@ class Settlement:
 
     def finish(self, decision: Decision, request: object, sent: Sent) -> None:
         """Settle the charge of a decision. An exception is only logged."""
-        try:
-            if not self._finish(decision, sent) and self._settle is not None:
-                decision.settle(*_actual(_calls.plain(self._settle(request, sent))))
-        except Exception:
-            _calls.LOG.exception(FAILED)
+        _calls.completed(self._finish(decision, request, sent, is_async=False))
 
     async def finish_async(self, decision: Decision, request: object, sent: Sent) -> None:
-        """Settle the charge of a decision as ``finish`` does, and await an async ``settle``."""
+        """Settle the charge of a decision as ``finish`` does, and await an async ``settle``.
+
+        A charge waits for credits of a fleet in the event loop.
+        """
+        await self._finish(decision, request, sent, is_async=True)
+
+    async def _finish(
+        self, decision: Decision, request: object, sent: Sent, *, is_async: bool
+    ) -> None:
         try:
-            if not self._finish(decision, sent) and self._settle is not None:
-                decision.settle(*_actual(await _calls.awaited(self._settle(request, sent))))
+            if await self._is_done(decision, sent, is_async=is_async) or self._settle is None:
+                return
+            found = self._settle(request, sent)
+            found = await _calls.awaited(found) if is_async else _calls.plain(found)
+            decision.settle(*_actual(found))
         except Exception:
             _calls.LOG.exception(FAILED)
 
-    def _finish(self, decision: Decision, sent: Sent) -> bool:
+    async def _is_done(self, decision: Decision, sent: Sent, *, is_async: bool) -> bool:
         """Charge or refund by the status. Return whether there is nothing left to settle."""
         # An exception in the middle of a response is a failure of the server too.
         status = sent.status if sent.exception is None else 500
         if self._charge_on is not None:
             # A client that leaves early must not avoid the charge.
             if (sent._unsent_status or status) in self._charge_on:
-                decision.charge_later()
+                await decision.charge_later(is_async=is_async)
             return True
         if status in self._refund:
             decision.refund()

@@ -68,10 +68,16 @@ class Watch:
     async def finish_async(self, exception: BaseException | None = None) -> None:
         """Settle the charges of the request as ``finish`` does, and await async functions."""
         record, self._record = self._record, None
-        if record is not None:
-            for pending in record.take_pending():
-                sent = self._sent(pending.decision, exception)
+        canceled: BaseException | None = None
+        for pending in () if record is None else record.take_pending():
+            sent = self._sent(pending.decision, exception)
+            try:
                 await pending.settlement.finish_async(pending.decision, pending.request, sent)
+            except BaseException as error:
+                # A task that is canceled settles the charges after this one, too.
+                canceled = error
+        if canceled is not None:
+            raise canceled
 
     def _sent(self, decision: Decision, exception: BaseException | None) -> Sent:
         if self.disconnected or self.is_unreadable or not isinstance(exception, Exception):

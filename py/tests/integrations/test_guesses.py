@@ -5,6 +5,7 @@ import ipaddress
 import pytest
 
 from keytally import Limiter
+from keytally._calls import completed
 from keytally._guesses import Guesses, TrustedProxies
 from keytally.wsgi import GateMiddleware
 
@@ -80,7 +81,12 @@ def test_failures_of_other_type_are_rejected(gate):
 
 def statuses(guesses, gate, peers):
     """Return the status of the refusal of a wrong key from each peer."""
-    return [guesses.refusal(gate.check("nonsense"), str(peer), "").status for peer in peers]
+
+    def refusal(peer):
+        verdict = gate.check("nonsense")
+        return completed(guesses.refusal(verdict, str(peer), "", is_async=False))
+
+    return [refusal(peer).status for peer in peers]
 
 
 def test_wrong_keys_are_limited_by_default(gate):

@@ -9,7 +9,7 @@ use std::os::unix::net::UnixStream;
 use clap::Args;
 use keytally_cli::internal::{Failure, Status, value_parser};
 
-use crate::serve::parse_address;
+use crate::serve::{LISTEN_VARIABLE, parse_address, reachable};
 
 /// How long a connection, and each part of the exchange, may take.
 const TIMEOUT: Duration = Duration::from_secs(5);
@@ -27,7 +27,7 @@ const EXPECTED: &[u8; 13] = b"HTTP/1.0 200 ";
 #[derive(Args)]
 pub(crate) struct Health {
     /// Where the service listens: the value of its --listen
-    #[arg(value_name = "ADDRESS", default_value = "127.0.0.1:8080", value_parser = value_parser(parse_address))]
+    #[arg(value_name = "ADDRESS", default_value = "127.0.0.1:8080", env = LISTEN_VARIABLE, hide_env_values = true, value_parser = value_parser(parse_address))]
     address: String,
 }
 
@@ -58,7 +58,7 @@ fn request(address: &str) -> io::Result<[u8; EXPECTED.len()]> {
         None => {
             let mut last = io::Error::from(io::ErrorKind::NotFound);
             for address in address.to_socket_addrs()? {
-                match TcpStream::connect_timeout(&address, TIMEOUT) {
+                match TcpStream::connect_timeout(&reachable(address), TIMEOUT) {
                     Ok(stream) => {
                         stream.set_read_timeout(Some(TIMEOUT))?;
                         stream.set_write_timeout(Some(TIMEOUT))?;

@@ -60,7 +60,7 @@ pub(crate) struct Serve {
     /// Address and port, or unix: and the path of a socket, or systemd: and the name of a socket
     /// that systemd passes, or systemd for the first one. Write an IPv6 address in brackets, as in
     /// `[::1]:8080`. Port 0 selects a free port and prints it
-    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8080", value_parser = value_parser(parse_address))]
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8080", env = LISTEN_VARIABLE, hide_env_values = true, value_parser = value_parser(parse_address))]
     listen: String,
     /// Separate address for /metrics, in the form of --listen. /metrics is then not served at
     /// --listen [default: that of --listen]
@@ -151,6 +151,9 @@ pub(crate) struct Serve {
     #[command(flatten)]
     keys: crate::keys::KeysOptions,
 }
+
+/// The environment variable of `--listen`, which the command `health` reads too.
+pub(crate) const LISTEN_VARIABLE: &str = "KEYTALLY_LISTEN";
 
 /// How many keys the metrics name at a listener of their own.
 const NAMED_KEYS: usize = 10;
@@ -544,7 +547,7 @@ fn curl_target(listener: &Listener, path: &str) -> String {
 }
 
 /// Replaces an unspecified address by the loopback address, which a client on this machine can use.
-fn reachable(mut address: SocketAddr) -> SocketAddr {
+pub(crate) fn reachable(mut address: SocketAddr) -> SocketAddr {
     match address.ip() {
         IpAddr::V4(ip) if ip.is_unspecified() => address.set_ip(Ipv4Addr::LOCALHOST.into()),
         IpAddr::V6(ip) if ip.is_unspecified() => address.set_ip(Ipv6Addr::LOCALHOST.into()),

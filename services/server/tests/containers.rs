@@ -39,7 +39,8 @@ fn program_accepts_the_commands_of_the_image() {
     assert_eq!(words(instruction("ENTRYPOINT")), ["/keytally"]);
     let command = words(instruction("CMD"));
     accept(&command);
-    assert_eq!(instruction("VOLUME"), command[command.len() - 3]);
+    assert_eq!(instruction("VOLUME"), command[command.len() - 2]);
+    assert_eq!(command.last().unwrap(), "--must-exist");
     let health = words(instruction("HEALTHCHECK").split_once("CMD ").unwrap().1);
     assert_eq!(health[0], "/keytally");
     accept(&health[1..]);
@@ -51,8 +52,25 @@ fn program_accepts_the_command_for_compose() {
     let command = command.as_vec().unwrap().iter().map(|word| word.as_str().unwrap().to_owned());
     let command: Vec<_> = command.collect();
     accept(&command);
-    // The health check of the image requests the default address.
-    assert_eq!(command[..5], words(instruction("CMD")));
+    // It listens at the address of the image, which its health check requests.
+    assert_eq!(command[..4], words(instruction("CMD")));
+    assert!(!command.iter().any(|word| word == "--listen"));
+    let port = instruction("ENV").strip_prefix("KEYTALLY_LISTEN=0.0.0.0:").unwrap();
+    assert_eq!(port, instruction("EXPOSE"));
+    assert_eq!(service()["ports"][0].as_str().unwrap(), format!("127.0.0.1:{port}:{port}"));
+}
+
+#[test]
+fn program_accepts_the_first_commands_of_image_and_compose() {
+    let line = |text: &str| text.replace("\\\n#  ", "").replace("# ", "");
+    for (text, before) in [(DOCKERFILE, "keytally:/data keytally "), (COMPOSE, "--rm service ")] {
+        let text = line(text);
+        let create = text.split_once(&format!("{before}create ")).unwrap().1;
+        let words = create.lines().next().unwrap().split_whitespace().map(str::to_owned);
+        let command: Vec<_> = ["create".to_owned()].into_iter().chain(words).collect();
+        assert_eq!(command[1], "/data/api.gate");
+        accept(&command);
+    }
 }
 
 #[test]

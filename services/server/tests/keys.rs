@@ -165,6 +165,22 @@ fn service_and_commands_share_one_list() {
 }
 
 #[test]
+fn token_is_refused_with_peppers_in_the_wrong_order() {
+    let sandbox = Sandbox::new();
+    drop(Server::start(&sandbox, &[]));
+    let old = fs::read_to_string(sandbox.path("data/pepper")).unwrap();
+    let (old, new) = (old.trim_end(), "d4".repeat(32));
+    let create = |peppers: String| {
+        let mut command = sandbox.command(&["keys", "token", "create", "test", "--data", "data"]);
+        sandbox.finish(command.env("KEYTALLY_PEPPER", peppers), b"")
+    };
+    let wrong = create(format!("{new},{old}"));
+    wrong.expect_failure(&["nothing was changed", "peppers are probably in the wrong order"]);
+    assert_eq!(keys(&sandbox, &["token", "list"])["tokens"].as_array().unwrap().len(), 0);
+    assert_eq!(create(format!("{old},{new}")).status, 0);
+}
+
+#[test]
 fn role_without_a_team_is_a_usage_error() {
     let sandbox = Sandbox::new();
     drop(Server::start(&sandbox, &[]));

@@ -108,7 +108,12 @@ fn gate_that_must_exist_is_not_created() {
     let start = ["serve", "--listen", "127.0.0.1:0", "--data", "data", "--must-exist"];
     let refused = sandbox.run(&start);
     assert_eq!(refused.status, 3);
-    refused.expect_failure(&["there is no gate data/api.gate", "--data", "omit --must-exist"]);
+    refused.expect_failure(&[
+        "there is no gate data/api.gate",
+        "--data",
+        "restore",
+        "keytally create data/api.gate",
+    ]);
     assert!(!sandbox.path("data").exists());
     let server = Server::start(&sandbox, &[]);
     await_log(&sandbox, &["keytally: data/api.gate is new: there was no gate", "--must-exist"]);

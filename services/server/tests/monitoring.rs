@@ -10,6 +10,7 @@ mod support;
 
 use core::net::SocketAddr;
 use core::time::Duration;
+use std::collections::HashSet;
 use std::fs;
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
@@ -145,6 +146,57 @@ fn expressions_of_the_dashboard() -> Vec<String> {
     expressions
         .map(|text| text.replace("$__rate_interval", "1m").replace("$instance", ".*"))
         .collect()
+}
+
+/// Returns the panels of the dashboard that lie over each other, or beyond its 24 columns.
+fn misplaced_panels(dashboard: &Value) -> Vec<String> {
+    let panels = dashboard["panels"].as_array().unwrap();
+    let edges = |panel: &Value| {
+        let [x, y, w, h] = ["x", "y", "w", "h"].map(|it| panel["gridPos"][it].as_u64().unwrap());
+        (x, x + w, y, y + h)
+    };
+    let title = |panel: &Value| panel["title"].as_str().unwrap().to_owned();
+    let mut found = Vec::new();
+    for (index, panel) in panels.iter().enumerate() {
+        let (left, right, top, bottom) = edges(panel);
+        let overlaps = panels[..index].iter().any(|other| {
+            let (its_left, its_right, its_top, its_bottom) = edges(other);
+            left < its_right && its_left < right && top < its_bottom && its_top < bottom
+        });
+        if overlaps || right > 24 || left == right || top == bottom {
+            found.push(title(panel));
+        }
+    }
+    found
+}
+
+#[test]
+fn dashboard_has_distinct_panels_and_known_variables() {
+    let text = fs::read_to_string(packaging("grafana/keytally.json")).unwrap();
+    let dashboard: Value = serde_json::from_str(&text).unwrap();
+    assert_eq!(misplaced_panels(&dashboard), [""; 0]);
+    let panels = dashboard["panels"].as_array().unwrap();
+    let ids: HashSet<_> = panels.iter().map(|panel| panel["id"].as_u64().unwrap()).collect();
+    assert_eq!(ids.len(), panels.len());
+    let variables = dashboard["templating"]["list"].as_array().unwrap();
+    let names: Vec<_> = variables.iter().map(|it| it["name"].as_str().unwrap()).collect();
+    for panel in panels {
+        let source = &panel["datasource"];
+        assert_eq!(
+            (&source["type"], &source["uid"]),
+            (&"prometheus".into(), &"${datasource}".into())
+        );
+        let targets = panel["targets"].as_array().unwrap();
+        let references: HashSet<_> = targets.iter().map(|it| it["refId"].as_str()).collect();
+        assert_eq!(references.len(), targets.len(), "{panel}");
+    }
+    let is_part = |char: char| char.is_ascii_alphanumeric() || char == '_';
+    for part in text.split('$').skip(1) {
+        let name: String =
+            part.trim_start_matches('{').chars().take_while(|&it| is_part(it)).collect();
+        let is_built_in = name.starts_with("__");
+        assert!(is_built_in || names.contains(&name.as_str()), "{name} is not a variable");
+    }
 }
 
 /// Returns the names of metrics in a text.

@@ -214,7 +214,21 @@ fn forwards_the_holder_of_a_key(
     let key = format!("X-API-Key: {}", server.first_key().unwrap());
     let requests = upstream(&sandbox);
     let proxy = start_proxy(&sandbox);
-    let claims = ["X-Account-Id: 7", "X-Key-Id: 7", "X-Key-Env: 7", "X-Key-Plan: 7", "X-Cost: 9"];
+    let claims = [
+        "X-Account-Id: 7",
+        "X-Key-Id: 7",
+        "X-Key-Env: 7",
+        "X-Key-Plan: 7",
+        "X-Cost: 7",
+        "X-Group: 7",
+        "X-Need: 7",
+        "X-Keytally-Charge: 7",
+        "X-Keytally-Shadow: 7",
+        // Many frameworks read these names as those with hyphens.
+        "X_Account_Id: 7",
+        "X-Account_Id: 7",
+        "x_key_plan: 7",
+    ];
     assert_eq!(proxy.get("/200", &claims).code(), 401);
     assert_eq!(proxy.get("/200", &[&[key.as_str()][..], &claims].concat()).code(), 200);
     let lines = requests.recv().unwrap();
@@ -223,6 +237,9 @@ fn forwards_the_holder_of_a_key(
     {
         assert_eq!(value(&lines, name), Some(expected));
     }
+    assert_eq!(value(&lines, "X-Key-Id").map(str::len), Some(11));
+    assert!(!lines.iter().any(|line| line.ends_with(": 7")), "a claim was forwarded: {lines:?}");
+    assert_eq!(value(&lines, "X-API-Key"), None, "the service gets no key");
     assert!(requests.try_recv().is_err(), "a refused request was forwarded");
     // The cost that the client stated was not charged.
     let first_key = key.strip_prefix("X-API-Key: ").unwrap();
@@ -303,14 +320,19 @@ fn documented_proxy_states_groups_and_scopes() {
     let _server = Server::start_at(&sandbox, "unix:socket", &options, &[]);
     let issue = |scope| sandbox.new_key(&["--account", "42", "--scope", scope]).0;
     let [reader, writer] = ["read", "write"].map(|scope| format!("X-API-Key: {}", issue(scope)));
-    let _requests = upstream(&sandbox);
+    let requests = upstream(&sandbox);
     let [first, second] = [0, 1].map(|index| configurations("nginx")[index]);
     let refused = &first[first.find("location @refused").unwrap()..];
     let config = format!("server {{ listen 127.0.0.1:PORT;\n{second}\n{refused} }}")
         .replace("location /messages", "location /200/messages");
     let nginx = Proxy::nginx(&sandbox, &config);
     for claim in ["X-Need: write", "X-Group: none", "X-Cost: 5"] {
-        assert_eq!(nginx.get("/200", &[&reader, claim]).code(), 200, "{claim}");
+        let account = "X-Account-Id: 7";
+        assert_eq!(nginx.get("/200", &[&reader, claim, account]).code(), 200, "{claim}");
+        let lines = requests.recv().unwrap();
+        assert_eq!(value(&lines, "X-Account-Id"), Some("42"));
+        let (name, _) = claim.split_once(": ").unwrap();
+        assert_eq!([name, "X-API-Key"].map(|name| value(&lines, name)), [None; 2]);
     }
     assert_eq!(nginx.get("/200/messages", &[&reader]).code(), 403);
     for claim in ["X-Need: read", "X-Group: tokens=0"] {
@@ -348,8 +370,8 @@ fn documented_proxy_returns_the_charge_of_a_failure() {
         ("/503", 503, 0),
         ("/201", 201, 1),
     ] {
-        let claim = "X-Keytally-Charge: mine";
-        let reply = nginx.get(path, &[&line, claim]);
+        let claims = ["X-Keytally-Charge: mine", "X-Account-Id: 7", "X-Cost: 7"];
+        let reply = nginx.get(path, &[&[line.as_str()][..], &claims].concat());
         assert_eq!(reply.code(), status, "{path}");
         assert!(!reply.has("X-Keytally-Charge"), "{reply:?}");
         left -= cost;
@@ -357,6 +379,8 @@ fn documented_proxy_returns_the_charge_of_a_failure() {
         let lines = requests.recv().unwrap();
         let charge = value(&lines, "X-Keytally-Charge").unwrap().to_owned();
         assert_eq!(charge.len(), 116);
+        let found = ["X-Account-Id", "X-Cost", "X-API-Key"].map(|name| value(&lines, name));
+        assert_eq!(found, [Some("1"), None, None]);
         charges.push((charge, cost));
     }
     // A client reaches neither location, and a refused request has no charge.

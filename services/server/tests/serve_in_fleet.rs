@@ -79,7 +79,7 @@ fn request_without_credits_gets_what_the_operator_chose() {
         assert_eq!((refused.code(), refused.header("Retry-After")), (503, "1"), "{refused:?}");
     }
     assert_eq!(
-        server.metric("keytally_verdicts_total{outcome=\"unavailable\",reason=\"none\"}"),
+        server.metric("keytally_verdicts_total{outcome=\"unavailable\",reason=\"lost\"}"),
         2
     );
     machine.say(Phase::Cut, OnLoss::Open);

@@ -9,12 +9,14 @@
 mod support;
 
 use std::fs;
+use std::io::{BufRead as _, BufReader};
 use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt as _;
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::thread;
 
 use serde_json::json;
+use support::ports::free_port;
 use support::program::{Sandbox, finish, names};
 use support::server::{GATE, Server, await_log, log, names_without_list};
 use support::{CONTACTS_OF_1, secret};
@@ -185,6 +187,28 @@ fn peppers_in_the_wrong_order_are_logged() {
                    of the gate, after one that the gate does not have yet; give all peppers, \
                    newest last\n";
     assert_eq!(logged.matches(warning).count(), 1, "{logged}");
+}
+
+#[test]
+fn health_check_follows_the_variable_of_the_address() {
+    let sandbox = Sandbox::new();
+    let port = free_port();
+    let health = |listen: &str| {
+        let mut command = sandbox.command(&["health"]);
+        sandbox.finish(command.env("KEYTALLY_LISTEN", listen), b"")
+    };
+    for listen in [format!("0.0.0.0:{port}"), "unix:socket".to_owned()] {
+        assert_eq!(health(&listen).status, 3);
+        let mut serve = sandbox.command(&["serve", "--data", "data"]);
+        serve.env("KEYTALLY_LISTEN", &listen);
+        let mut child = serve.stdout(Stdio::piped()).spawn().unwrap();
+        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        assert!(lines.any(|line| line.unwrap().starts_with("Listening on ")));
+        assert_eq!(health(&listen).status, 0, "{listen}");
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+    health("8080").expect_usage_error(&["is not an address"]);
 }
 
 #[test]

@@ -1,8 +1,12 @@
 //! The commands on teams, members, links and tokens.
 
+use std::path::Path;
+
 use clap::{Args, Subcommand};
 use keytally::{KeyId, now};
-use keytally_cli::internal::{Failure, OutputFormat, Status, parse_key_id, value_parser};
+use keytally_cli::internal::{
+    Failure, OutputFormat, Status, check_pepper_order, parse_key_id, value_parser,
+};
 use serde_json::json;
 
 use super::output::print;
@@ -233,6 +237,9 @@ impl Token {
                 let of_team = role.unwrap_or(Role::Admin);
                 let role = if team.is_some() { of_team } else { Role::Operator };
                 let caller = Caller::operator(now());
+                for gate in [list.gate().load(), list.admin().load()] {
+                    check_pepper_order(&gate, gate.path().unwrap_or(Path::new("")))?;
+                }
                 let (key, token) = list.create_token(team, role, &name, caller).await?;
                 let mut value = json!(token);
                 value["key"] = key.expose().into();

@@ -81,8 +81,8 @@ pub(crate) fn open(
     }
     if options.must_exist && !gate_path.exists() {
         return Err(Failure::new(format!(
-            "--must-exist: there is no gate {}; name the folder of the gate by --data, restore the \
-             gate, or omit --must-exist to create a new one",
+            "--must-exist: there is no gate {0}; name the folder of the gate by --data, restore \
+             the gate, or create one by `keytally create {0}`",
             gate_path.display()
         )));
     }

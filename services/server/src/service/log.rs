@@ -13,7 +13,7 @@ use std::sync::{Mutex, PoisonError};
 use std::thread;
 
 use keytally::{FollowEvent, now};
-use keytally::{KeyId, NamedQuota, Outcome, Reason, Timestamp, Verdict};
+use keytally::{KeyId, NamedQuota, Outcome, Reason, Timestamp, Unavailability, Verdict};
 use prometheus::IntCounter;
 
 use keytally_cli::internal::times;
@@ -89,7 +89,7 @@ struct Refusal {
     time: Timestamp,
     route: &'static str,
     outcome: Outcome,
-    reason: Option<Reason>,
+    reason: Option<&'static str>,
     /// The key id and the account, if the verdict has a holder.
     holder: Option<(KeyId, u32)>,
     retry_after_s: Option<u32>,
@@ -138,7 +138,7 @@ impl Log {
             time: verdict.now(),
             route,
             outcome: verdict.outcome(),
-            reason: verdict.reason(),
+            reason: reason_of(verdict),
             holder: verdict.holder().map(|holder| (holder.key_id, holder.account)),
             retry_after_s,
             guessing,
@@ -212,6 +212,12 @@ impl Refusal {
         }
         text + &format!(" route={}", self.route)
     }
+}
+
+/// Returns why a key is invalid, or why the gate does not decide.
+pub(crate) fn reason_of(verdict: &Verdict) -> Option<&'static str> {
+    let unavailability = || verdict.unavailability().map(Unavailability::as_str);
+    verdict.reason().map(Reason::as_str).or_else(unavailability)
 }
 
 impl Crossed {
@@ -318,7 +324,7 @@ mod tests {
             time,
             route: "auth",
             outcome: Outcome::InvalidKey,
-            reason: Some(Reason::Duplicate),
+            reason: Some(Reason::Duplicate.as_str()),
             holder: None,
             retry_after_s: None,
             guessing: None,

@@ -3,13 +3,14 @@
 use std::collections::HashMap;
 
 use keytally::{FollowStatus, Gate, KeyInfo, Limiter, now};
-use keytally::{Outcome, Reason as KeyReason, Section, Timestamp, Verdict, Window};
+use keytally::{Outcome, Reason, Section, Timestamp, Unavailability, Verdict, Window};
 use prometheus::{
     Encoder as _, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
     Registry, TextEncoder,
 };
 
 use super::denied::DeniedKeys;
+use super::log::reason_of;
 use super::slots::CloseReason;
 
 /// The content type of [`Metrics::text`].
@@ -44,6 +45,7 @@ pub(crate) struct Metrics {
     capacity: IntGauge,
     reopened: IntCounter,
     reopen_failing: IntGauge,
+    damaged: IntGauge,
     /// The Unix time at which the keys were last counted. It is not registered, so not exported.
     counted_at_s: IntGauge,
     follower_lag: IntGauge,
@@ -122,12 +124,15 @@ const COUNTED_FOR_S: i64 = 5;
 
 /// Returns all outcomes and reasons of a gate's verdicts. Their counters exist from the start, with
 /// value 0.
-fn known_verdicts() -> impl Iterator<Item = (Outcome, Option<KeyReason>)> {
-    // Only a limiter is full, and an invalid key has a reason.
-    let of_gate = |outcome: &Outcome| !matches!(outcome, Outcome::Full | Outcome::InvalidKey);
-    let outcomes = Outcome::ALL.iter().copied().filter(of_gate).map(|outcome| (outcome, None));
-    let reasons = KeyReason::ALL.iter().map(|&reason| (Outcome::InvalidKey, Some(reason)));
-    outcomes.chain(reasons)
+fn known_verdicts() -> impl Iterator<Item = (Outcome, Option<&'static str>)> {
+    // Only a limiter is full, and these two outcomes have a reason.
+    let with_reason = [Outcome::InvalidKey, Outcome::Unavailable];
+    let alone = move |it: &Outcome| *it != Outcome::Full && !with_reason.contains(it);
+    let outcomes = Outcome::ALL.iter().copied().filter(alone).map(|outcome| (outcome, None));
+    let reasons = Reason::ALL.iter().map(|it| (Outcome::InvalidKey, Some(it.as_str())));
+    let unavailable = Unavailability::ALL.iter();
+    let unavailable = unavailable.map(|it| (Outcome::Unavailable, Some(it.as_str())));
+    outcomes.chain(reasons).chain(unavailable)
 }
 
 impl Metrics {
@@ -229,6 +234,10 @@ impl Metrics {
                 "keytally_gate_reopen_failing",
                 "1 while the file at the path of the gate cannot be opened and the previous one stays in use.",
             )?,
+            damaged: IntGauge::new(
+                "keytally_gate_damaged",
+                "1 while the header of the gate is overwritten, so that no key can be checked.",
+            )?,
             counted_at_s: IntGauge::new("counted_at", "Not exported.")?,
             follower_lag: IntGauge::new(
                 "keytally_follower_lag_seconds",
@@ -293,6 +302,7 @@ impl Metrics {
         registry.register(Box::new(metrics.capacity.clone()))?;
         registry.register(Box::new(metrics.reopened.clone()))?;
         registry.register(Box::new(metrics.reopen_failing.clone()))?;
+        registry.register(Box::new(metrics.damaged.clone()))?;
         registry.register(Box::new(metrics.follower_lag.clone()))?;
         registry.register(Box::new(metrics.list_applied.clone()))?;
         registry.register(Box::new(metrics.list_settled.clone()))?;
@@ -304,7 +314,7 @@ impl Metrics {
 
     /// Counts a verdict.
     pub(crate) fn count(&self, verdict: &Verdict) {
-        self.verdicts.with_label_values(&labels(verdict.outcome(), verdict.reason())).inc();
+        self.verdicts.with_label_values(&labels(verdict.outcome(), reason_of(verdict))).inc();
         if verdict.clock_ahead_s() > 0 {
             self.ahead.inc();
         }
@@ -318,13 +328,13 @@ impl Metrics {
 
     /// Counts a request that only shadow mode admitted.
     pub(crate) fn count_shadow(&self, verdict: &Verdict) {
-        self.shadow.with_label_values(&labels(verdict.outcome(), verdict.reason())).inc();
+        self.shadow.with_label_values(&labels(verdict.outcome(), reason_of(verdict))).inc();
     }
 
     /// Counts a token that the API of the list of keys refused.
     #[cfg(feature = "keys")]
     pub(crate) fn count_token(&self, verdict: &Verdict) {
-        self.token_refusals.with_label_values(&labels(verdict.outcome(), verdict.reason())).inc();
+        self.token_refusals.with_label_values(&labels(verdict.outcome(), reason_of(verdict))).inc();
     }
 
     /// Counts an invalid key beyond the limit of invalid keys.
@@ -426,6 +436,7 @@ impl Metrics {
         self.capacity.set(gate.table().capacity().into());
         self.reopened.inc_by(status.reopened.saturating_sub(self.reopened.get()));
         self.reopen_failing.set(status.problem.is_some().into());
+        self.damaged.set(gate.table().is_damaged().into());
         self.follower_lag.set(to_gauge(list.lag_s));
         self.list_applied.set(to_gauge(list.applied));
         self.list_settled.inc_by(list.settled.saturating_sub(self.list_settled.get()));
@@ -499,8 +510,8 @@ fn to_gauge(number: u64) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
 }
 
-fn labels(outcome: Outcome, reason: Option<KeyReason>) -> [&'static str; 2] {
-    [outcome.as_str(), reason.map_or("none", KeyReason::as_str)]
+fn labels(outcome: Outcome, reason: Option<&'static str>) -> [&'static str; 2] {
+    [outcome.as_str(), reason.unwrap_or("none")]
 }
 
 const fn guess_action(shadow: bool) -> &'static str {
