@@ -139,7 +139,7 @@ impl Header {
 
     /// Returns whether the table still begins as it did when it was opened.
     pub(crate) fn is_intact(memory: &[CacheLine]) -> bool {
-        memory[0].load(0) == MAGIC
+        memory.first().is_some_and(|line| line.load(0) == MAGIC)
     }
 
     /// Makes a successor a gate, so that it opens as one. Everything else must be written before.

@@ -73,7 +73,8 @@ impl<M: AsRef<[CacheLine]>> Gate<M> {
     /// is found by [`verify`](Self::verify), and when the gate is opened again.
     pub fn is_damaged(&self) -> bool {
         let lines = self.memory.as_ref();
-        !Header::is_intact(lines) || lines[PEPPER_LINE].load(0) == 0
+        let has_pepper = lines.get(PEPPER_LINE).is_some_and(|line| line.load(0) != 0);
+        !(has_pepper && Header::is_intact(lines))
     }
 
     /// Returns the key id of a key of Keytally's form, and the record that the id names, which may
