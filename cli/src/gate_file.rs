@@ -4,7 +4,7 @@ use core::time::Duration;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use keytally::{Current, Decided, Error, FleetFile, Followed, Gate, Wait};
+use keytally::{Current, Decided, Error, FleetError, FleetFile, Followed, Gate, Wait};
 
 use crate::failure::Failure;
 use crate::output::{pluralized, print_note};
@@ -101,6 +101,20 @@ pub(crate) struct FleetWait {
 }
 
 impl FleetWait {
+    /// Opens the fleet file before the change, so that nothing is changed if that fails or if the
+    /// agent carries no keys.
+    pub(crate) fn verify(&self, gate: &Gate) -> Result<(), Failure> {
+        let Some(path) = &self.fleet_file else { return Ok(()) };
+        let unchanged = |error: Error| match &error {
+            Error::Fleet { source: FleetError::NotCarried, .. } => Failure::new(format!(
+                "nothing was changed: {error}; without --fleet, this machine alone is changed"
+            )),
+            _ => Failure::with_context("nothing was changed", error),
+        };
+        let file = FleetFile::open(path, gate).map_err(unchanged)?;
+        file.wait_for_keys(Duration::ZERO).map(drop).map_err(unchanged)
+    }
+
     /// Waits until the other machines have the change, and prints how many have it. Returns
     /// [`Status::Flawed`] if some do not.
     pub(crate) fn wait(&self, gate: &Gate) -> Result<Status, Failure> {

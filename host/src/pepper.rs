@@ -94,6 +94,16 @@ pub fn read_file(path: impl AsRef<Path>) -> Result<Peppers, Error> {
     }
 }
 
+/// Opens the file of another secret, by the rules of [`read_file`]. Returns it with the reason why
+/// its contents must not be used, if there is one.
+///
+/// # Errors
+/// Those of [`read_file`], except for the text of the file.
+#[doc(hidden)]
+pub fn open_secret(path: &Path) -> Result<(File, Option<Error>), Error> {
+    file::open(path).map(|file::Opened { file, refusal }| (file, refusal))
+}
+
 /// Parses the text of a pepper file.
 fn from_file(text: &[u8]) -> Result<Peppers, PepperError> {
     if text.len() > MAX_FILE_LEN {

@@ -39,6 +39,7 @@ struct Assigned {
 impl Assign {
     pub(crate) fn run(self, pepper: &PepperSource) -> Result<Status, Failure> {
         let gate = self.gate.open(pepper)?;
+        self.fleet.verify(&gate.current())?;
         gate.change(|gate| gate.assign(self.key_id, &self.plan))
             .map_err(|error| plans::no_such_plan(&gate.current(), Some(&self.plan), error))?;
         let assigned = Assigned { key_id: self.key_id.to_string(), plan: self.plan };

@@ -33,6 +33,7 @@ struct Ended {
 impl EndGrace {
     pub(crate) fn run(self, pepper: &PepperSource) -> Result<Status, Failure> {
         let gate = self.gate.open(pepper)?;
+        self.fleet.verify(&gate.current())?;
         gate.change(|gate| gate.end_grace(self.key_id))?;
         let ended = Ended { key_id: self.key_id.to_string() };
         self.format.print(&ended, |out| {

@@ -48,6 +48,7 @@ impl Expire {
     pub(crate) fn run(self, pepper: &PepperSource) -> Result<Status, Failure> {
         let not_after = self.expires.map(|lifetime| times::expiry(now(), lifetime)).transpose()?;
         let gate = self.gate.open(pepper)?;
+        self.fleet.verify(&gate.current())?;
         gate.change(|gate| gate.expire(self.key_id, not_after))?;
         let shown = Expires {
             key_id: self.key_id.to_string(),

@@ -53,6 +53,7 @@ impl Import {
     pub(crate) fn run(self, pepper: &PepperSource) -> Result<Status, Failure> {
         pepper.check_stdin_is_free("the keys")?;
         let gate = self.gate.open_for_new_secret(pepper)?;
+        self.fleet.verify(&gate.current())?;
         let mut report = Report::default();
         let scopes = self.new.scopes();
         let new = self.new.to_new_key(&scopes)?;

@@ -77,6 +77,7 @@ impl NewKeyArgs {
 impl Issue {
     pub(crate) fn run(self, pepper: &PepperSource) -> Result<Status, Failure> {
         let gate = self.gate.open_for_new_secret(pepper)?;
+        self.fleet.verify(&gate.current())?;
         let scopes = self.new.scopes();
         let new = self.new.to_new_key(&scopes)?;
         let (key, key_id) = gate

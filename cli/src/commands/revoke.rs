@@ -34,6 +34,7 @@ struct Revoked {
 impl Revoke {
     pub(crate) fn run(self, pepper: &PepperSource) -> Result<Status, Failure> {
         let gate = self.gate.open(pepper)?;
+        self.fleet.verify(&gate.current())?;
         gate.change(|gate| gate.revoke(self.key_id))?;
         let revoked = Revoked { key_id: self.key_id.to_string(), state: "revoked" };
         self.format.print(&revoked, |out| writeln!(out, "key {} is revoked", revoked.key_id))?;

@@ -44,6 +44,7 @@ impl Rotate {
     pub(crate) fn run(self, pepper: &PepperSource) -> Result<Status, Failure> {
         times::check_grace(now(), self.grace)?;
         let gate = self.gate.open_for_new_secret(pepper)?;
+        self.fleet.verify(&gate.current())?;
         let mut printed = false;
         // The secret is printed before the gate stores it. In the other order, an interruption
         // could replace the secret in use by one that was never printed, which no command can undo.

@@ -3,6 +3,7 @@
 use core::fmt::Write as _;
 use std::path::PathBuf;
 
+use keytally::redact::redact;
 use keytally_fleet_plan::fleet_key::digest;
 use keytally_fleet_plan::on_loss::OnLoss;
 
@@ -12,6 +13,9 @@ use crate::password::PasswordSource;
 
 /// The most characters of a fleet's name.
 pub const MAX_FLEET_NAME_LEN: usize = 32;
+
+/// The most replicas that must have confirmed a grant.
+pub const MAX_CONFIRM: u32 = 64;
 
 /// The lease requests per second that an agent sends at most, unless set.
 pub const REQUESTS_PER_S: u32 = 20_000;
@@ -59,7 +63,7 @@ pub struct FleetConfig {
     pub on_loss: OnLoss,
     /// The number of machines, by which [`OnLoss::Share`] divides limits.
     pub machines: u32,
-    /// The replicas that must have confirmed a grant before it is used.
+    /// The replicas that must have confirmed a grant before it is used, at most [`MAX_CONFIRM`].
     pub confirm: u32,
     /// The lease requests per second that the agent sends at most.
     pub requests_per_s: u32,
@@ -85,17 +89,25 @@ impl FleetConfig {
     /// Refuses a configuration that no agent can have.
     ///
     /// # Errors
-    /// [`FleetError::Refused`] for an invalid name, and for a number that must not be 0.
+    /// [`FleetError::Refused`] for an invalid name, and for a number that is out of bounds.
     pub fn verify(&self) -> Result<(), FleetError> {
         let is_valid = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
         let len = self.name.len();
         if len == 0 || len > MAX_FLEET_NAME_LEN || !self.name.bytes().all(is_valid) {
             return Err(FleetError::refused(format!(
-                "a fleet's name has 1 to {MAX_FLEET_NAME_LEN} letters, digits, `.`, `_` and `-`"
+                "{:?} is not the name of a fleet: it has 1 to {MAX_FLEET_NAME_LEN} letters, digits, \
+                 `.`, `_` and `-`",
+                redact(&self.name)
             )));
         }
         if self.machines == 0 {
             return Err(FleetError::refused("the number of machines is 0: it is at least 1"));
+        }
+        if self.confirm > MAX_CONFIRM {
+            return Err(FleetError::refused(format!(
+                "{} replicas that confirm: require at most {MAX_CONFIRM}",
+                self.confirm
+            )));
         }
         if self.requests_per_s == 0 {
             return Err(FleetError::refused("0 lease requests per second: allow at least 1"));
@@ -180,6 +192,10 @@ mod tests {
         for bad in [String::new(), "n".repeat(MAX_FLEET_NAME_LEN + 1), "a/b".to_owned()] {
             assert!(name(bad).unwrap_err().contains("1 to 32 letters"));
         }
+        assert!(name("a b".to_owned()).unwrap_err().starts_with("\"a b\" is not the name"));
+        assert_eq!(with(&|config| config.confirm = MAX_CONFIRM), Ok(()));
+        let error = with(&|config| config.confirm = MAX_CONFIRM + 1).unwrap_err();
+        assert_eq!(error, "65 replicas that confirm: require at most 64");
         assert!(with(&|config| config.machines = 0).unwrap_err().contains("at least 1"));
         assert!(with(&|config| config.requests_per_s = 0).unwrap_err().contains("at least 1"));
     }

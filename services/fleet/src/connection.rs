@@ -1,6 +1,7 @@
 //! One connection to a server: made, used and given up within 250 ms.
 
 use core::time::Duration;
+use std::path::Path;
 use std::sync::Once;
 
 use keytally_fleet_plan::lease::LEARNING_MS;
@@ -9,6 +10,9 @@ use redis::{
     IntoConnectionInfo as _, PubSub, RedisConnectionInfo, RedisError, ServerError, TlsCertificates,
     Value, cmd,
 };
+use rustls::RootCertStore;
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
 use crate::address::Endpoint;
 use crate::clock::Steady;
@@ -44,20 +48,13 @@ pub(crate) struct Access {
 impl Access {
     /// How to connect to the servers of a store. Reads the files of certificates.
     pub(crate) fn of_servers(store: &StoreConfig) -> Result<Self, FleetError> {
-        let read = |path: &std::path::PathBuf| {
-            std::fs::read(path).map_err(|why| {
-                let path = path.display();
-                FleetError::refused(format!(
-                    "the file {path} of certificates cannot be read: {why}"
-                ))
-            })
-        };
-        let root_cert = store.ca_file.as_ref().map(read).transpose()?;
+        let root_cert = store.ca_file.as_ref().map(|path| trusted(path)).transpose()?;
         let client_tls = match &store.client_certificate {
             None => None,
-            Some((certificate, key)) => {
-                Some(ClientTlsConfig { client_cert: read(certificate)?, client_key: read(key)? })
-            }
+            Some((certificate, key)) => Some(ClientTlsConfig {
+                client_cert: certificates(certificate)?,
+                client_key: private_key(key)?,
+            }),
         };
         Ok(Self {
             is_tls: store.url.is_tls,
@@ -76,6 +73,20 @@ impl Access {
     }
 }
 
+impl StoreConfig {
+    /// Refuses a store whose files of passwords and certificates cannot be used. An agent reads
+    /// them only when it connects, and one that stands by connects when it leads.
+    ///
+    /// # Errors
+    /// [`FleetError::Refused`], which names the file.
+    pub fn verify(&self) -> Result<(), FleetError> {
+        for password in self.password.iter().chain(&self.sentinel_password) {
+            password.read()?;
+        }
+        Access::of_servers(self).map(drop)
+    }
+}
+
 /// A connection to one server.
 pub(crate) struct Connection {
     inner: Inner,
@@ -91,7 +102,13 @@ impl core::fmt::Debug for Connection {
 impl Connection {
     /// Connects, and signs in.
     pub(crate) fn open(endpoint: &Endpoint, access: &Access) -> Result<Self, FleetError> {
-        let failed = |error: RedisError| explained(endpoint, &error);
+        let failed = |error: RedisError| match (&access.user, &access.password) {
+            (Some(user), None) if is_wrong_password(&error) => FleetError::refused(format!(
+                "the store at {endpoint} refuses the user {user} without a password: name a file \
+                 with its password, or put it into the environment"
+            )),
+            _ => explained(endpoint, &error),
+        };
         let address = match endpoint {
             Endpoint::Tcp(host, port) if access.is_tls => {
                 provide_cryptography();
@@ -105,7 +122,9 @@ impl Connection {
         let mut settings = RedisConnectionInfo::default().set_skip_set_lib_name();
         settings = settings.set_db(access.database.into());
         if let Some(user) = &access.user {
-            settings = settings.set_username(user);
+            // Without a password, the client would not send the user, and the store would use its
+            // default user. A user with `nopass` has any password.
+            settings = settings.set_username(user).set_password("");
         }
         if let Some(password) = &access.password {
             settings = settings.set_password(password.read()?.as_str());
@@ -197,6 +216,44 @@ impl Connection {
     }
 }
 
+/// Reads the certificates that TLS trusts from a file in PEM.
+fn trusted(path: &Path) -> Result<Vec<u8>, FleetError> {
+    let text = certificates(path)?;
+    let mut trusted = RootCertStore::empty();
+    for certificate in CertificateDer::pem_slice_iter(&text).flatten() {
+        trusted.add(certificate).map_err(|why| refused_file(path, &why))?;
+    }
+    Ok(text)
+}
+
+/// Reads the certificates of a file in PEM.
+fn certificates(path: &Path) -> Result<Vec<u8>, FleetError> {
+    let text = read(path)?;
+    let all: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&text).collect();
+    match all {
+        Ok(all) if all.is_empty() => Err(refused_file(path, &"it has no certificate in PEM")),
+        Ok(_) => Ok(text),
+        Err(why) => Err(refused_file(path, &why)),
+    }
+}
+
+/// Reads the private key of a file in PEM.
+fn private_key(path: &Path) -> Result<Vec<u8>, FleetError> {
+    let text = read(path)?;
+    match PrivateKeyDer::from_pem_slice(&text) {
+        Ok(_) => Ok(text),
+        Err(_) => Err(refused_file(path, &"it has no private key in PEM")),
+    }
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, FleetError> {
+    std::fs::read(path).map_err(|why| refused_file(path, &format_args!("it cannot be read: {why}")))
+}
+
+fn refused_file(path: &Path, why: &dyn core::fmt::Display) -> FleetError {
+    FleetError::refused(format!("{}, a file for TLS: {why}", path.display()))
+}
+
 /// Returns the right whose lack is the error, as `ACL SETUSER` takes it.
 fn lacking_right(error: &ServerError, command: &Cmd) -> Option<String> {
     let detail = (error.code() == "NOPERM").then(|| error.details().unwrap_or_default())?;
@@ -227,7 +284,7 @@ pub(crate) fn explained(endpoint: &Endpoint, error: &RedisError) -> FleetError {
     let detail = error.detail().unwrap_or_default();
     let at = format!("the store at {endpoint}");
     match (error.kind(), error.code()) {
-        (ErrorKind::AuthenticationFailed, _) | (_, Some("WRONGPASS")) => {
+        _ if is_wrong_password(error) => {
             FleetError::refused(format!("{at} refuses the user or the password"))
         }
         (_, Some("NOAUTH")) => FleetError::refused(format!("{at} needs a password")),
@@ -241,6 +298,10 @@ pub(crate) fn explained(endpoint: &Endpoint, error: &RedisError) -> FleetError {
         }
         _ => FleetError::lost(format!("{at}: {error}")),
     }
+}
+
+fn is_wrong_password(error: &RedisError) -> bool {
+    error.kind() == ErrorKind::AuthenticationFailed || error.code() == Some("WRONGPASS")
 }
 
 /// Returns whether TLS has found the server's certificate invalid, or the server that of the

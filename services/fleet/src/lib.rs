@@ -40,7 +40,7 @@ mod tallies;
 pub use address::{MAX_HOSTS, StoreUrl};
 pub use agent::{Agent, SLEEP, UnusableKey};
 pub use clock::MOST_JUMP_MS;
-pub use config::{FleetConfig, MAX_FLEET_NAME_LEN, REQUESTS_PER_S, StoreConfig};
+pub use config::{FleetConfig, MAX_CONFIRM, MAX_FLEET_NAME_LEN, REQUESTS_PER_S, StoreConfig};
 pub use connection::{CONNECT_TIMEOUT, PAUSES, REPLY_TIMEOUT};
 pub use counters::{Counters, Counts};
 pub use error::FleetError;

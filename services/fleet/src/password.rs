@@ -1,10 +1,10 @@
 //! Where the password of the store is: in a file or in a variable of the environment.
 
 use core::fmt;
-use std::fs::File;
 use std::io::Read as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
+use keytally::pepper;
 use zeroize::Zeroizing;
 
 use crate::error::FleetError;
@@ -16,7 +16,8 @@ pub const MAX_PASSWORD_LEN: usize = 4096;
 /// one. No URL and no argument of a process holds it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum PasswordSource {
-    /// The first line of this file, of at most [`MAX_PASSWORD_LEN`] bytes.
+    /// The first line of this file, of at most [`MAX_PASSWORD_LEN`] bytes. The file has the owner
+    /// and the mode that a pepper file may have: see [`read_file`](keytally::pepper::read_file).
     File(PathBuf),
     /// The variable of the environment with this name.
     Environment(String),
@@ -42,16 +43,25 @@ impl PasswordSource {
     pub(crate) fn read(&self) -> Result<Password, FleetError> {
         let text = match self {
             Self::File(path) => {
+                let refused =
+                    |why: &dyn fmt::Display| FleetError::refused(format!("password file: {why}"));
                 let failed = |why: &dyn fmt::Display| {
-                    let path = path.display();
-                    FleetError::refused(format!("the password file {path} cannot be read: {why}"))
+                    refused(&format_args!("{} cannot be read: {why}", path.display()))
                 };
-                let file = File::open(path).map_err(|why| failed(&why))?;
+                if path == Path::new("-") {
+                    return Err(failed(
+                        &"it is standard input, and each connection reads the file",
+                    ));
+                }
+                let (file, refusal) = pepper::open_secret(path).map_err(|why| refused(&why))?;
                 let mut text = Zeroizing::new(String::with_capacity(MAX_PASSWORD_LEN + 1));
                 let mut file = file.take(MAX_PASSWORD_LEN as u64 + 1);
                 file.read_to_string(&mut text).map_err(|why| failed(&why))?;
                 if text.len() > MAX_PASSWORD_LEN {
                     return Err(failed(&format_args!("it has over {MAX_PASSWORD_LEN} bytes")));
+                }
+                if let Some(why) = refusal {
+                    return Err(refused(&why));
                 }
                 text
             }
@@ -93,6 +103,39 @@ mod tests {
         assert!(error.contains("over 4096 bytes") && !error.contains("xx"), "{error}");
         std::fs::write(file.path(), "\nsecond\n").unwrap();
         assert!(source.read().unwrap_err().to_string().ends_with("is empty"));
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn file_that_another_user_can_change_is_refused() {
+        use std::fs::{Permissions, set_permissions};
+        use std::os::unix::fs::PermissionsExt as _;
+
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), "open sesame\n").unwrap();
+        let source = PasswordSource::File(file.path().to_owned());
+        for (mode, is_right) in [(0o600, true), (0o400, true), (0o666, false), (0o620, false)] {
+            set_permissions(file.path(), Permissions::from_mode(mode)).unwrap();
+            let read = source.read().map(|password| password.as_str().to_owned());
+            if is_right {
+                assert_eq!(read.as_deref(), Ok("open sesame"));
+                continue;
+            }
+            let error = read.unwrap_err().to_string();
+            let path = file.path().display();
+            let begin = format!("password file: {path}: its mode is {mode:04o}, so ");
+            assert!(error.starts_with(&begin) && error.contains("fix it with: chmod "), "{error}");
+            assert!(!error.contains("sesame"), "{error}");
+        }
+    }
+
+    #[test]
+    fn standard_input_and_a_folder_are_no_password_files() {
+        let error = PasswordSource::File("-".into()).read().unwrap_err().to_string();
+        assert!(error.contains("- cannot be read: it is standard input"), "{error}");
+        let folder = tempfile::tempdir().unwrap();
+        let error = PasswordSource::File(folder.path().to_owned()).read().unwrap_err().to_string();
+        assert!(error.ends_with("this is a directory, not a regular file"), "{error}");
     }
 
     #[test]

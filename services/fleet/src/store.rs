@@ -498,9 +498,9 @@ impl Store {
         let connection = &mut self.links.get_mut(link).ok_or_else(lost)?.connection;
         let digest = connection.load(LIMITER_SCRIPT)?;
         let mut command = cmd("EVALSHA");
-        command.arg(digest).arg(1).arg(key).arg(&id).arg(&tallies).arg(policy);
+        command.arg(digest).arg(1).arg(&key).arg(&id).arg(&tallies).arg(policy);
         command.arg(u8::from(is_start)).arg(STATED_MS);
-        let Value::Array(stated) = connection.query(&command)? else {
+        let Value::Array(stated) = call(connection, &command, &[key])? else {
             return Err(connection.unintelligible("EVALSHA"));
         };
         let stated: Vec<String> = stated.iter().filter_map(text).collect();
@@ -551,12 +551,36 @@ pub fn reset(config: &FleetConfig, subjects: &[Subject]) -> Result<u64, FleetErr
         let connection = store.connection_of(&keys[0])?;
         let mut command = cmd("EVAL");
         command.arg(RESET_SCRIPT).arg(keys.len()).arg(&keys).arg(channels(&config.name));
-        match connection.query(&command)? {
+        match call(connection, &command, &keys)? {
             Value::Int(count) => found += u64::try_from(count).unwrap_or(0),
             _ => return Err(connection.unintelligible("EVAL")),
         }
     }
     Ok(found)
+}
+
+/// Calls a script, and returns its reply. The error names the key that is not a hash, if one of
+/// them is not.
+fn call(connection: &mut Connection, command: &Cmd, keys: &[String]) -> Result<Value, FleetError> {
+    let mut query = |command: &Cmd| {
+        connection.send(&command.get_packed_command())?;
+        connection.receive(&Steady::start())
+    };
+    let error = match query(command)? {
+        Value::ServerError(error) => error,
+        value => return Ok(value),
+    };
+    if is_of_one_call(&error) {
+        for key in keys {
+            if let Value::ServerError(error) = query(cmd("HMGET").arg(key).arg(&FIELDS))? {
+                return Err(FleetError::lost(format!(
+                    "the store's key {key} is unusable: delete it ({})",
+                    sentence(&error)
+                )));
+            }
+        }
+    }
+    Err(explained(connection.endpoint(), &error.into()))
 }
 
 /// Where a lease request that was not executed is sent again.

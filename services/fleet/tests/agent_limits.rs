@@ -1,10 +1,10 @@
 //! Compares the bounds of agents in LIMITS.md with the constants of the crate.
 
 use keytally_fleet::{
-    CONFIRM_MS, CONNECT_TIMEOUT, CONNECTED_MS, KEYS_FULL_READ, KEYS_POLL, MAX_ENDED_DAYS,
-    MAX_FLEET_NAME_LEN, MAX_HOSTS, MAX_KEYS_AT_ONCE, MAX_KEYS_COMPARED, MAX_KEYS_WAIT,
-    MAX_LOCATION_LEN, MAX_PASSWORD_LEN, MESSAGES, MIN_FORMER_KEYS, MOST_JUMP_MS, PAUSES, PIPELINE,
-    REPLY_TIMEOUT, REQUESTS_PER_S,
+    CONFIRM_MS, CONNECT_TIMEOUT, CONNECTED_MS, KEYS_FULL_READ, KEYS_POLL, MAX_CONFIRM,
+    MAX_ENDED_DAYS, MAX_FLEET_NAME_LEN, MAX_HOSTS, MAX_KEYS_AT_ONCE, MAX_KEYS_COMPARED,
+    MAX_KEYS_WAIT, MAX_LOCATION_LEN, MAX_PASSWORD_LEN, MESSAGES, MIN_FORMER_KEYS, MOST_JUMP_MS,
+    PAUSES, PIPELINE, REPLY_TIMEOUT, REQUESTS_PER_S,
 };
 
 #[test]
@@ -27,6 +27,7 @@ fn bounds_of_agents_on_the_page_equal_the_constants() {
         ),
         format!("| lease requests of a pipeline of an agent | {PIPELINE}, fewer"),
         format!("| lease requests of an agent | {REQUESTS_PER_S} a second unless set |"),
+        format!("| replicas that must confirm a grant (`--confirm`) | {MAX_CONFIRM} |"),
         format!("| the confirmation of grants by replicas | {CONFIRM_MS} ms |"),
         format!("| messages of the store that wait for an agent | {MESSAGES} |"),
         format!(

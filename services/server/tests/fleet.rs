@@ -22,7 +22,7 @@ use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::os::unix::fs::FileExt as _;
 use std::os::unix::net::{UnixDatagram, UnixStream};
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use keytally::{AddressLimiter, Limiter};
 use keytally_fleet::plan::layout::PageWord;
@@ -43,26 +43,75 @@ fn wrong_options_of_an_agent_are_explained() {
     let right = ["--fleet", "prod", "--store", "redis://store"];
     run(&right).expect_usage_error(&["--on-loss <closed|share|open>"]);
     let with = |more: &[&str]| run(&[&right[..], more].concat());
-    with(&["--on-loss", "fail-open"]).expect_usage_error(&["it must be closed, share or open"]);
+    with(&["--on-loss", "fail-open"])
+        .expect_usage_error(&["\"fail-open\" is not", "it must be closed, share or open"]);
     with(&["--on-loss", "share"]).expect_usage_error(&["--on-loss share: add --machines"]);
     with(&["--on-loss", "open", "--explain"]).expect_usage_error(&["open: add --machines"]);
     with(&["--on-loss", "share", "--machines", "0"])
-        .expect_usage_error(&["--machines", "a whole number from 1 to"]);
+        .expect_usage_error(&["--machines", "\"0\" is not a whole number from 1 to"]);
     with(&["--client-key", "key"]).expect_usage_error(&["--client-certificate"]);
     let of = |name: &str, url: &str| {
         let run = run(&["--fleet", name, "--store", url, "--on-loss", "closed"]);
         assert!(!run.err.contains("sesame"), "{run:?}");
         run
     };
-    of("a/b", "redis://store").expect_usage_error(&["1 to 32 letters, digits"]);
+    of("a b", "redis://store")
+        .expect_usage_error(&["\"a b\" is not the name of a fleet", "1 to 32 letters, digits"]);
     of("prod", "redis://agent:sesame@store")
         .expect_usage_error(&["--store <URL>", "has a password: put it into a file"]);
     of("prod", "redis://:sesame@store").expect_usage_error(&["has a password"]);
     of("prod", "http://store").expect_usage_error(&["unknown scheme: use `redis`"]);
     let closed = |more: &[&str]| with(&[&["--on-loss", "closed"], more].concat());
-    closed(&["--stale-after", "soon"]).expect_usage_error(&["--stale-after", "or never"]);
-    closed(&["--stale-after", "1s"]).expect_usage_error(&["at least 5 s, or never"]);
+    closed(&["--stale-after", "soon"]).expect_usage_error(&[
+        "--stale-after",
+        "\"soon\" is not a time: ",
+        "or never",
+    ]);
+    closed(&["--stale-after", "1s"])
+        .expect_usage_error(&["\"1s\" is too short", "at least 5 s, or never"]);
+    closed(&["--confirm", "9999"])
+        .expect_usage_error(&["--confirm", "\"9999\" is not a whole number from 0 to 64"]);
+    let wait = ["--account", "7", "--fleet", "api.fleet", "--fleet-wait", "x"];
+    sandbox
+        .run(&[&["issue", "api.gate"], &wait[..]].concat())
+        .expect_usage_error(&["'x' for '--fleet-wait <TIME>'", "it must be a duration, such as"]);
     closed(&["--stale-after", "never", "--no-keys"]).expect_usage_error(&["--no-keys"]);
+}
+
+#[test]
+fn unusable_file_of_an_agent_is_named_at_its_start() {
+    let sandbox = Sandbox::new();
+    create_machines(&sandbox, PLAN, &["one"]);
+    let store = Store::start(&sandbox, &[]);
+    // One that stands by would connect only later.
+    let leading = Agent::start(&sandbox, "one", &store, &[]);
+    wait_for(&sandbox, "one", "leading");
+    for (name, text) in [
+        ("empty", ""),
+        ("text", "no certificate\n"),
+        ("cut", "-----BEGIN CERTIFICATE-----\nAAAA\n"),
+        ("other", "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"),
+        ("open", "open-sesame\n"),
+    ] {
+        fs::write(sandbox.path(name), text).unwrap();
+        sandbox.set_mode(name, 0o666);
+    }
+    for (options, why) in [
+        (&["--ca-file", "missing"][..], "missing, a file for TLS: it cannot be read"),
+        (&["--ca-file", "empty"], "empty, a file for TLS: it has no certificate in PEM"),
+        (&["--ca-file", "text"], "text, a file for TLS: it has no certificate in PEM"),
+        (&["--ca-file", "cut"], "cut, a file for TLS: "),
+        (&["--ca-file", "other"], "other, a file for TLS: "),
+        (&["--client-certificate", "text", "--client-key", "text"], "it has no certificate"),
+        (&["--password-file", "missing"], "password file: cannot open missing: "),
+        (&["--password-file", "open"], "password file: open: its mode is 0666, so "),
+        (&["--sentinel-password-file", "open"], "password file: open: its mode is 0666, so "),
+    ] {
+        let run = sandbox.finish(&mut agent(&sandbox, "one", &store, options), b"");
+        assert!(run.status == 3 && run.err.contains(why), "{options:?}: {run:?}");
+        assert!(!run.err.contains("sesame"), "{run:?}");
+    }
+    assert!(!leading.log().contains("the store is lost"));
 }
 
 #[test]
@@ -121,6 +170,7 @@ fn password_is_read_from_a_file_or_the_environment() {
     assert_eq!(run.status, 3, "{run:?}");
     assert!(run.err.contains("needs a password"), "{run:?}");
     fs::write(sandbox.path("password"), "open-sesame\n").unwrap();
+    sandbox.set_mode("password", 0o600);
     let by_file = Agent::start(&sandbox, "one", &store, &["--password-file", "password"]);
     wait_for(&sandbox, "one", "leading");
     drop(by_file);
@@ -545,6 +595,12 @@ fn send(sandbox: &Sandbox, command: &str) -> String {
     line.trim_end().to_owned()
 }
 
+/// Returns the name of the key in the store that has the counts of a key by [`PLAN`].
+fn window_key(key_id: &str) -> String {
+    let begin_s = keytally::now().unix_s() / 2_678_400 * 2_678_400;
+    format!("kt:{{test/{key_id}}}:key:2678400:{begin_s}")
+}
+
 #[test]
 fn unusable_key_of_the_store_is_named() {
     let sandbox = Sandbox::new();
@@ -553,8 +609,7 @@ fn unusable_key_of_the_store_is_named() {
     let store = Store::start(&sandbox, &[]);
     let agents = join(&sandbox, &store, &["one"]);
     assert_eq!(check(&sandbox, "one", &other).0, 0);
-    let begin_s = keytally::now().unix_s() / 2_678_400 * 2_678_400;
-    let name = format!("kt:{{test/{key_id}}}:key:2678400:{begin_s}");
+    let name = window_key(&key_id);
     assert_eq!(send(&sandbox, &format!("SET {name} text")), "+OK");
     assert_eq!(check(&sandbox, "one", &key).1["outcome"], "unavailable");
     agents[0].wait_for(&format!("the store's key {name} is unusable"));
@@ -612,13 +667,27 @@ fn reset_lets_a_key_use_its_limit_again() {
     let agents = join(&sandbox, &store, &machines);
     assert_eq!(admitted(&sandbox, &machines, &key).0, 100);
     let url = store.url();
-    let reset = |id: &str| {
-        let options = ["--fleet", "test", "--store", &url, "--json"];
-        fleet(&sandbox, "reset", "one", &[&[id], &options[..]].concat())
+    let with = |id: &str, more: &[&str]| {
+        let options = ["--fleet", "test", "--store", &url];
+        fleet(&sandbox, "reset", "one", &[&[id], &options[..], more].concat())
     };
+    let reset = |id: &str| with(id, &["--json"]);
     let expected = serde_json::json!({ "key_id": key_id, "windows": 1 });
     assert_eq!(reset(&key_id).json(), expected);
     assert_eq!(admitted(&sandbox, &machines, &key).0, 100);
+    let text = with(&key_id, &[]).expect_status(0);
+    let expected = format!(
+        "the counts of key {key_id} are zero in the store: 1 window; units that machines have \
+         leased and not spent stay\n"
+    );
+    assert_eq!(text, expected);
+    let (_, unused) = sandbox.issue("one/api.gate", &["--account", "43"]);
+    let text = with(&unused, &[]).expect_status(0);
+    assert_eq!(text, format!("key {unused}: the store has no counts of it to reset\n"));
+    let name = window_key(&unused);
+    assert_eq!(send(&sandbox, &format!("SET {name} text")), "+OK");
+    let unusable = format!("the store's key {name} is unusable: delete it (WRONGTYPE ");
+    with(&unused, &[]).expect_failure(&[&unusable]);
     reset("00000000001").expect_failure(&["00000000001"]);
     let options = ["--fleet", "tset", "--store", &url];
     fleet(&sandbox, "reset", "one", &[&[&*key_id], &options[..]].concat())
@@ -734,7 +803,7 @@ fn changes_of_keys_are_confirmed_by_the_other_machine() {
 #[test]
 fn keys_are_not_carried_with_the_option_for_that() {
     let sandbox = Sandbox::new();
-    let (_, key_id) = create_machines(&sandbox, PLAN, &["one"]);
+    let (key, key_id) = create_machines(&sandbox, PLAN, &["one"]);
     let store = Store::start(&sandbox, &[]);
     let agent = Agent::start(&sandbox, "one", &store, &["--no-keys"]);
     let found = wait_for(&sandbox, "one", "leading");
@@ -742,10 +811,90 @@ fn keys_are_not_carried_with_the_option_for_that() {
     let text = fleet(&sandbox, "status", "one", &[]).out;
     assert!(text.contains("keys: not carried to other machines\n"), "{text}");
     let run = sandbox.run(&["revoke", "one/api.gate", &key_id, "--fleet", "one/api.fleet"]);
-    assert_eq!((run.status, run.out), (3, format!("key {key_id} is revoked\n")));
-    assert!(run.err.contains("the change was made on this machine: one/api.fleet"), "{}", run.err);
-    assert!(run.err.contains("it has --no-keys"), "{}", run.err);
+    run.expect_failure(&[
+        "nothing was changed: one/api.fleet",
+        "it has --no-keys",
+        "without --fleet",
+    ]);
+    assert_eq!(check(&sandbox, "one", &key).0, 0);
     drop(agent);
+}
+
+#[test]
+fn command_with_a_wrong_fleet_file_changes_nothing() {
+    let sandbox = Sandbox::new();
+    let (_, key_id) = create_machines(&sandbox, PLAN, &["one"]);
+    let store = Store::start(&sandbox, &[]);
+    let agents = join(&sandbox, &store, &["one"]);
+    sandbox.run(&["create", "other.gate", "--keys", "100", "--plan", PLAN]).expect_status(0);
+    let key_of_other = sandbox.issue("other.gate", &["--account", "7"]).1;
+    let before = [fs::read(sandbox.path("one/api.gate")), fs::read(sandbox.path("other.gate"))];
+    let before = before.map(Result::unwrap);
+    for (command, more) in [
+        ("issue", &["--account", "7"][..]),
+        ("import", &["--account", "7"]),
+        ("rotate", &["ID", "--grace", "1h"]),
+        ("assign", &["ID", "--plan", "default"]),
+        ("end-grace", &["ID"]),
+        ("expire", &["ID", "--expires", "1d"]),
+        ("revoke", &["ID"]),
+    ] {
+        for (gate, id, file) in [
+            ("one/api.gate", &key_id, "missing.fleet"),
+            ("one/api.gate", &key_id, "one/api.gate"),
+            ("other.gate", &key_of_other, "one/api.fleet"),
+        ] {
+            let more: Vec<&str> = more.iter().map(|&it| if it == "ID" { id } else { it }).collect();
+            let run = [&[command, gate, "--fleet", file], &more[..]].concat();
+            let run = sandbox.run_with_input(&run, b"sk-0123456789abcdefghijklmnop\n");
+            run.expect_failure(&["nothing was changed: ", file]);
+        }
+    }
+    let after = [fs::read(sandbox.path("one/api.gate")), fs::read(sandbox.path("other.gate"))];
+    assert!(before == after.map(Result::unwrap));
+    drop(agents);
+}
+
+#[test]
+fn wrong_file_of_a_fleet_command_is_named() {
+    let sandbox = Sandbox::new();
+    let (_, key_id) = create_machines(&sandbox, PLAN, &["one"]);
+    let store = Store::start(&sandbox, &[]);
+    let agents = join(&sandbox, &store, &["one"]);
+    sandbox.run(&["create", "other.gate", "--keys", "100", "--plan", PLAN]).expect_status(0);
+    sandbox.run(&["create", "same.gate", "--keys", "10", "--plan", PLAN]).expect_status(0);
+    let limiter = ["limiter", "create", "users.limiter", "--policy", "10/31d", "--capacity", "50"];
+    sandbox.run(&limiter).expect_status(0);
+    fs::write(sandbox.path("text"), "no fleet file").unwrap();
+    let url = store.url();
+    let store = ["--fleet", "test", "--store", &url];
+    let name = |table: &str| format!("; name that of {table} with --file");
+    let as_fleet_file = "but as a fleet file: name the file of its gate or limiter";
+    for (table, file, why) in [
+        ("one/api.gate", "missing", "; start the agent of this gate first, by keytally agent"),
+        ("users.limiter", "missing", "; start the agent of this limiter first, by keytally agent"),
+        ("one/api.gate", "one", &*name("one/api.gate")),
+        ("one/api.gate", "text", &name("one/api.gate")),
+        ("one/api.gate", "one/api.gate", &name("one/api.gate")),
+        ("users.limiter", "one/api.fleet", &name("users.limiter")),
+        ("other.gate", "one/api.fleet", &name("other.gate")),
+        ("same.gate", "one/api.fleet", &name("same.gate")),
+        ("one/api.fleet", "one/api.fleet", as_fleet_file),
+        ("one", "one/api.fleet", "one: this is a directory, not a regular file"),
+        ("missing", "one/api.fleet", "cannot open missing: "),
+    ] {
+        let wrong = if file == "one/api.fleet" && !why.contains("--file") { table } else { file };
+        for command in ["status", "top", "join", "reset"] {
+            let reset = [&[&*key_id], &store[..]].concat();
+            let more = if command == "reset" { &reset[..] } else { &[] };
+            let run = [&["fleet", command, table, "--file", file], more].concat();
+            sandbox.run(&run).expect_failure(&[wrong, why]);
+        }
+    }
+    for (table, why) in [("one/api.fleet", as_fleet_file), ("text", "not a keytally table")] {
+        sandbox.run(&["fleet", "leave", table]).expect_failure(&[table, why]);
+    }
+    drop(agents);
 }
 
 #[test]
@@ -841,8 +990,29 @@ fn file_for_compose_has_two_machines() {
     lines.extend(script.lines().filter(|line| line.starts_with("keytally")).map(str::to_owned));
     assert_eq!(lines.len(), 10);
     lines.iter().for_each(|line| accept(&sandbox, line));
-    let store = of("store", "command").as_str().unwrap().to_owned();
-    assert!(store.contains("--maxmemory-policy noeviction"), "{store}");
+    let script = of("store", "command")[2].as_str().unwrap().replace("$$", "$");
+    assert!(script.contains("--maxmemory-policy noeviction"), "{script}");
+    // The arguments of no process have the password.
+    let script = script.replace(
+        "exec valkey-server",
+        "exec ${KEYTALLY_TEST_REDIS:-redis-server} --set-proc-title no --port 0 --unixsocket store",
+    );
+    let mut command = Command::new("sh");
+    command.args(["-ec", &script]).current_dir(sandbox.path("")).stdout(Stdio::null());
+    command.env("KEYTALLY_STORE_PASSWORD", "open-sesame");
+    let mut process = command.spawn().unwrap();
+    for _ in (0..TRIES).take_while(|_| UnixStream::connect(sandbox.path("store")).is_err()) {
+        pause();
+    }
+    let replies = ["PING", "AUTH open-sesame"].map(|command| send(&sandbox, command));
+    let arguments = fs::read_to_string(format!("/proc/{}/cmdline", process.id()));
+    process.kill().unwrap();
+    process.wait().unwrap();
+    assert!(replies[0].starts_with("-NOAUTH") && replies[1] == "+OK", "{replies:?}");
+    if cfg!(target_os = "linux") {
+        let arguments = arguments.unwrap();
+        assert!(arguments.contains("noeviction") && !arguments.contains("sesame"), "{arguments}");
+    }
 }
 
 #[test]
@@ -935,6 +1105,20 @@ fn limiters_of_machines_share_the_limit_of_a_subject() {
     assert!((20..=40).contains(&again), "{again}");
     sandbox.run(&["fleet", "leave", "one/api.limiter"]).expect_status(0);
     assert!(!limiters[0].is_in_fleet() && limiters[1].is_in_fleet());
+}
+
+#[test]
+fn unusable_key_of_a_limiter_is_named() {
+    let sandbox = Sandbox::new();
+    fs::create_dir(sandbox.path("one")).unwrap();
+    Limiter::create(sandbox.path("one/api.limiter"), &"20/31d".parse().unwrap(), 100).unwrap();
+    let store = Store::start(&sandbox, &[]);
+    let name = "kt:{test/limiter.api.limiter}:table";
+    assert_eq!(send(&sandbox, &format!("SET {name} text")), "+OK");
+    let agent = start_limiter(&sandbox, "one", &store);
+    agent.wait_for(&format!("the store's key {name} is unusable: delete it (WRONGTYPE "));
+    assert_eq!(send(&sandbox, &format!("DEL {name}")), ":1");
+    agent.wait_for("keytally: leading");
 }
 
 #[test]

@@ -12,7 +12,7 @@ use keytally_core::sync::{AtomicU64, Ordering};
 use keytally_fleet::plan::layout::{KeysState, PageWord};
 use keytally_fleet::plan::seal::Seal;
 use keytally_fleet::{Agent, FleetConfig, FleetError, KeyCarrier, KeyCounts, OnLoss};
-use redis::{Value, cmd};
+use redis::cmd;
 
 use crate::support::fleet::config;
 use crate::support::servers::Server;
@@ -29,50 +29,110 @@ fn gate_config(keys: u32) -> GateConfig {
     GateConfig::default().with_keys(keys).with_plans(vec![plan("default"), plan("pro")])
 }
 
+fn new_key() -> NewKey<'static> {
+    NewKey::new(42, Name::new("live").unwrap())
+}
+
+/// A store, and the folder of the machines that use it.
+struct Fleet {
+    folder: tempfile::TempDir,
+    server: Server,
+    options: Options,
+}
+
+/// What the agents have that start next.
+#[derive(Clone)]
+struct Options {
+    config: FleetConfig,
+    peppers: Peppers,
+    stale_after: Option<Duration>,
+}
+
+/// Starts two machines, whose gates have room for 256 keys each.
+fn two_machines() -> (Fleet, Machine, Machine) {
+    let fleet = Fleet::new();
+    let [one, two] = ["one", "two"].map(|name| fleet.start(name, 256));
+    (fleet, one, two)
+}
+
+impl Fleet {
+    fn new() -> Self {
+        let server = Server::start(&[]);
+        let (config, peppers) = (config(&server.url()), peppers("6b"));
+        let options = Options { config, peppers, stale_after: None };
+        Self { folder: tempfile::tempdir().unwrap(), server, options }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    /// Starts a machine whose gate has room for this many keys, if it has none yet.
+    fn start(&self, name: &str, keys: u32) -> Machine {
+        let (path, options) = (self.path(&format!("{name}.gate")), self.options.clone());
+        if !path.exists() {
+            Gate::create(&path, options.peppers.clone(), &gate_config(keys)).unwrap();
+        }
+        let mut machine = Machine {
+            gate: Gate::open(&path, options.peppers.clone()).unwrap(),
+            fleet: self.path(&format!("{name}.fleet")),
+            options,
+            stop: alloc::sync::Arc::default(),
+            thread: None,
+            problem: alloc::sync::Arc::default(),
+        };
+        machine.run();
+        machine
+    }
+
+    /// Starts a machine whose gate has two records, which are free soon after their keys ended.
+    fn start_small(&self, name: &str) -> Machine {
+        let plan = |name| Plan::new(name, "100/second".parse().unwrap()).unwrap();
+        let small = gate_config(2).with_plans(vec![plan("default"), plan("pro")]);
+        Gate::create(self.path(&format!("{name}.gate")), peppers("6b"), &small).unwrap();
+        self.start(name, 2)
+    }
+
+    /// Returns the record of a key in the store.
+    fn record(&self, key_id: KeyId) -> Vec<u8> {
+        let record = self.server.query(cmd("HGET").arg(RECORDS).arg(key_id.to_string()));
+        redis::from_redis_value(record).unwrap_or_default()
+    }
+
+    /// Writes a record as the scripts do, but without their comparison.
+    fn write(&self, field: &str, bytes: &[u8]) {
+        let log = format!("{RECORDS}:log");
+        let query = |command: &mut redis::Cmd| self.server.query(command);
+        let last = query(cmd("ZRANGE").arg(&log).arg(0).arg(0).arg("REV").arg("WITHSCORES"));
+        let last: Vec<String> = redis::from_redis_value(last).unwrap();
+        let position = last[1].parse::<f64>().unwrap() + 1.0;
+        query(cmd("HSET").arg(RECORDS).arg(field).arg(bytes));
+        query(cmd("ZADD").arg(&log).arg(position).arg(field));
+        query(cmd("PUBLISH").arg("kt:test:keys").arg(""));
+    }
+
+    /// Empties the store.
+    fn empty(&self) {
+        self.server.query(&mut cmd("FLUSHALL"));
+    }
+}
+
 /// A machine with an agent that carries keys, in a thread.
 struct Machine {
     gate: Gate,
     fleet: PathBuf,
+    options: Options,
     stop: alloc::sync::Arc<AtomicU64>,
     thread: Option<thread::JoinHandle<Result<KeyCounts, FleetError>>>,
     problem: alloc::sync::Arc<std::sync::Mutex<Option<String>>>,
 }
 
 impl Machine {
-    /// Starts a machine whose gate has room for this many keys, after its first start with the gate
-    /// that it has.
-    fn start(folder: &Path, name: &str, keys: u32, config: &FleetConfig) -> Self {
-        Self::start_with(folder, name, keys, config, "6b", None)
-    }
-
-    fn start_with(
-        folder: &Path,
-        name: &str,
-        keys: u32,
-        config: &FleetConfig,
-        pepper: &str,
-        stale_after: Option<Duration>,
-    ) -> Self {
-        let path = folder.join(format!("{name}.gate"));
-        if !path.exists() {
-            Gate::create(&path, peppers(pepper), &gate_config(keys)).unwrap();
-        }
-        let gate = Gate::open(&path, peppers(pepper)).unwrap();
-        let fleet = folder.join(format!("{name}.fleet"));
-        let mut machine = Self {
-            gate,
-            fleet,
-            stop: alloc::sync::Arc::default(),
-            thread: None,
-            problem: alloc::sync::Arc::default(),
-        };
-        machine.run(config, peppers(pepper), stale_after);
-        machine
-    }
-
-    fn run(&mut self, config: &FleetConfig, peppers: Peppers, stale_after: Option<Duration>) {
+    /// Starts the agent, of the gate that the machine has now.
+    fn run(&mut self) {
         let (path, fleet) = (self.gate.path().unwrap().to_owned(), self.fleet.clone());
-        let (config, stop, problem) = (config.clone(), self.stop.clone(), self.problem.clone());
+        let (stop, problem) = (self.stop.clone(), self.problem.clone());
+        let Options { config, peppers, stale_after } = self.options.clone();
         stop.store(0, Ordering::Release);
         self.thread = Some(thread::spawn(move || {
             let gate = Gate::open(&path, peppers.clone()).unwrap();
@@ -111,7 +171,7 @@ impl Machine {
     }
 
     fn issue(&self) -> (Key, KeyId) {
-        self.gate.issue(&NewKey::new(42, Name::new("live").unwrap())).unwrap()
+        self.gate.issue(&new_key()).unwrap()
     }
 
     fn outcome(&self, key: &Key) -> Outcome {
@@ -173,7 +233,7 @@ impl Drop for Machine {
 }
 
 #[track_caller]
-fn until(what: &str, is_so: impl Fn() -> bool) {
+fn until(what: &str, mut is_so: impl FnMut() -> bool) {
     let since = now();
     while !is_so() {
         assert!(since.elapsed() < Duration::from_secs(20), "not {what}");
@@ -181,30 +241,9 @@ fn until(what: &str, is_so: impl Fn() -> bool) {
     }
 }
 
-fn record_in(server: &Server, key_id: KeyId) -> Vec<u8> {
-    match server.query(cmd("HGET").arg(RECORDS).arg(key_id.to_string())) {
-        Value::BulkString(bytes) => bytes,
-        _ => Vec::new(),
-    }
-}
-
-/// Writes a record as the scripts do, but without their comparison.
-fn write(server: &Server, field: &str, bytes: &[u8]) {
-    let log = format!("{RECORDS}:log");
-    let last = server.query(cmd("ZRANGE").arg(&log).arg(0).arg(0).arg("REV").arg("WITHSCORES"));
-    let last: Vec<String> = redis::from_redis_value(last).unwrap();
-    let position = last[1].parse::<f64>().unwrap() + 1.0;
-    server.query(cmd("HSET").arg(RECORDS).arg(field).arg(bytes));
-    server.query(cmd("ZADD").arg(&log).arg(position).arg(field));
-    server.query(cmd("PUBLISH").arg("kt:test:keys").arg(""));
-}
-
 #[test]
 fn changes_of_keys_are_seen_on_the_other_machine() {
-    let (folder, server) = (tempfile::tempdir().unwrap(), Server::start(&[]));
-    let config = config(&server.url());
-    let one = Machine::start(folder.path(), "one", 64, &config);
-    let two = Machine::start(folder.path(), "two", 64, &config);
+    let (_fleet, one, two) = two_machines();
     let (first, key_id) = one.issue();
     until("issued", || two.outcome(&first) == Outcome::Admitted);
     let key = two.gate.rotate(key_id, Duration::from_secs(3600), false).unwrap();
@@ -222,7 +261,7 @@ fn changes_of_keys_are_seen_on_the_other_machine() {
     two.gate.expire(key_id, None).unwrap();
     until("valid again", || one.outcome(&key) == Outcome::Admitted);
     let foreign = b"sk-0123456789abcdefghijklmnop";
-    one.gate.import(foreign, &NewKey::new(7, Name::new("live").unwrap())).unwrap();
+    one.gate.import(foreign, &new_key()).unwrap();
     until("imported", || two.gate.peek(Some(foreign), 1).is_admitted());
     two.gate.revoke(key_id).unwrap();
     until("revoked", || one.outcome(&key) == Outcome::InvalidKey);
@@ -234,15 +273,14 @@ fn changes_of_keys_are_seen_on_the_other_machine() {
 
 #[test]
 fn keys_of_before_are_carried_to_a_new_machine() {
-    let (folder, server) = (tempfile::tempdir().unwrap(), Server::start(&[]));
-    let config = config(&server.url());
-    let mut one = Machine::start(folder.path(), "one", 2048, &config);
+    let fleet = Fleet::new();
+    let mut one = fleet.start("one", 2048);
     one.stop();
     let keys: Vec<_> = (0..700).map(|_| one.issue()).collect();
     one.gate.revoke(keys[3].1).unwrap();
-    one.run(&config, peppers("6b"), None);
+    one.run();
     // The records of the one are a multiple of those of the other.
-    let two = Machine::start(folder.path(), "two", 4096, &config);
+    let two = fleet.start("two", 4096);
     one.wait_for_all(2);
     let is_right = |(number, (key, _)): (usize, &(Key, KeyId))| {
         let expected = if number == 3 { Outcome::InvalidKey } else { Outcome::Admitted };
@@ -253,10 +291,7 @@ fn keys_of_before_are_carried_to_a_new_machine() {
 
 #[test]
 fn change_without_an_agent_is_carried_after_its_start() {
-    let (folder, server) = (tempfile::tempdir().unwrap(), Server::start(&[]));
-    let config = config(&server.url());
-    let one = Machine::start(folder.path(), "one", 64, &config);
-    let mut two = Machine::start(folder.path(), "two", 64, &config);
+    let (_fleet, one, mut two) = two_machines();
     let (key, key_id) = one.issue();
     let (other, other_id) = one.issue();
     one.wait_for_all(2);
@@ -267,7 +302,7 @@ fn change_without_an_agent_is_carried_after_its_start() {
     one.gate.expire(other_id, None).unwrap();
     one.gate.assign(other_id, "pro").unwrap();
     one.wait_for(1, 2);
-    two.run(&config, peppers("6b"), None);
+    two.run();
     until("carried", || one.outcome(&key) == Outcome::InvalidKey);
     let plan = |machine: &Machine| machine.gate.key(other_id).unwrap().plan;
     until("carried", || plan(&two) == plan(&one));
@@ -276,14 +311,11 @@ fn change_without_an_agent_is_carried_after_its_start() {
 
 #[test]
 fn hostile_store_changes_no_key() {
-    let (folder, server) = (tempfile::tempdir().unwrap(), Server::start(&[]));
-    let config = config(&server.url());
-    let mut one = Machine::start(folder.path(), "one", 64, &config);
-    let mut two = Machine::start(folder.path(), "two", 64, &config);
+    let (fleet, mut one, mut two) = two_machines();
     let (key, key_id) = one.issue();
     let (_, other_id) = one.issue();
     one.wait_for_all(2);
-    let sealed = record_in(&server, key_id);
+    let sealed = fleet.record(key_id);
     one.gate.expire(key_id, Some(Timestamp::from_unix_s(4_000_000_000))).unwrap();
     one.wait_for_all(2);
     let record = |machine: &Machine| {
@@ -299,7 +331,7 @@ fn hostile_store_changes_no_key() {
             changed
         })
         .collect();
-    bad.push(record_in(&server, other_id));
+    bad.push(fleet.record(other_id));
     // Records of another fleet and of other peppers.
     for (fleet, byte) in [("other", "6b"), ("test", "6c")] {
         let seal = Seal::new(fleet, &peppers(byte));
@@ -310,13 +342,13 @@ fn hostile_store_changes_no_key() {
     bad.push(Vec::new());
     let unsealed = u64::try_from(bad.len() - 1).unwrap();
     for bytes in bad {
-        write(&server, &field, &bytes);
+        fleet.write(&field, &bytes);
         one.wait_for_all(2);
     }
     // An older record replaces nothing, and is replaced.
-    write(&server, &field, &sealed);
-    until("put back", || record_in(&server, key_id) != sealed);
-    write(&server, "no key id", b"bytes");
+    fleet.write(&field, &sealed);
+    until("put back", || fleet.record(key_id) != sealed);
+    fleet.write("no key id", b"bytes");
     one.wait_for_all(2);
     // A machine may read a record only after the other one has replaced it.
     let counts = [one.stop(), two.stop()];
@@ -333,16 +365,13 @@ fn hostile_store_changes_no_key() {
 /// After the position of such an entry, there is no further one.
 #[test]
 fn entries_far_ahead_in_the_store_delay_no_change() {
-    let (folder, server) = (tempfile::tempdir().unwrap(), Server::start(&[]));
-    let config = config(&server.url());
-    let mut one = Machine::start(folder.path(), "one", 64, &config);
-    let mut two = Machine::start(folder.path(), "two", 64, &config);
+    let (fleet, mut one, mut two) = two_machines();
     let (_, key_id) = one.issue();
     let (key, other_id) = one.issue();
     one.wait_for_all(2);
     let log = format!("{RECORDS}:log");
     let add = |position: &str, field: &str| {
-        server.query(cmd("ZADD").arg(&log).arg(position).arg(field));
+        fleet.server.query(cmd("ZADD").arg(&log).arg(position).arg(field));
     };
     add("9007199254740992", "no key id");
     add("inf", &key_id.to_string());
@@ -353,7 +382,7 @@ fn entries_far_ahead_in_the_store_delay_no_change() {
     let counts = [one.stop(), two.stop()].map(|it| it.unsealed);
     assert_eq!(counts.iter().sum::<u64>(), 2, "{counts:?}");
     // A machine that comes later gets the key whose entry was moved.
-    let three = Machine::start(folder.path(), "three", 64, &config);
+    let three = fleet.start("three", 256);
     until("carried", || three.gate.key(key_id).is_some());
 }
 
@@ -376,13 +405,11 @@ fn copy(machine: &Machine, name: &str) -> PathBuf {
 /// What the agent remembers stays next to the gate, and is newer than the copy.
 #[test]
 fn restored_gate_gets_the_newest_keys_again() {
-    let (folder, server) = (tempfile::tempdir().unwrap(), Server::start(&[]));
-    let config = config(&server.url());
-    let mut one = Machine::start(folder.path(), "one", 64, &config);
-    let two = Machine::start(folder.path(), "two", 64, &config);
+    let (_fleet, mut one, two) = two_machines();
     let (first, key_id) = one.issue();
     let (expired, expired_id) = one.issue();
     let (revoked, revoked_id) = one.issue();
+    let (_, same_id) = one.issue();
     one.wait_for_all(2);
     let monday = copy(&one, "monday");
     let second = one.gate.rotate(key_id, Duration::ZERO, false).unwrap();
@@ -391,14 +418,17 @@ fn restored_gate_gets_the_newest_keys_again() {
     let past = Timestamp::from_unix_s(wall().unix_s() - 5);
     one.gate.expire(expired_id, Some(past)).unwrap();
     one.gate.revoke(revoked_id).unwrap();
+    one.gate.assign(same_id, "pro").unwrap();
     one.wait_for_all(2);
     let tuesday = copy(&one, "tuesday");
+    // As on Monday, but it is the newest state.
+    one.gate.assign(same_id, "default").unwrap();
     let third = one.gate.rotate(key_id, Duration::ZERO, false).unwrap();
     one.wait_for_all(2);
     for backup in [&monday, &tuesday, &monday] {
         one.stop();
         restore(&mut one, backup);
-        one.run(&config, peppers("6b"), None);
+        one.run();
         until("restored", || one.outcome(&third) == Outcome::Admitted);
         one.wait_for_all(2);
         for machine in [&one, &two] {
@@ -406,6 +436,7 @@ fn restored_gate_gets_the_newest_keys_again() {
             for ended in [&first, &second, &expired, &revoked] {
                 assert_eq!(machine.outcome(ended), Outcome::InvalidKey);
             }
+            assert_eq!(machine.gate.key(same_id).unwrap().plan, 0);
             assert_eq!(machine.refused(), 0);
         }
     }
@@ -417,10 +448,7 @@ fn restored_gate_gets_the_newest_keys_again() {
 
 #[test]
 fn older_key_of_a_restored_gate_is_not_sent_to_an_empty_store() {
-    let (folder, server) = (tempfile::tempdir().unwrap(), Server::start(&[]));
-    let config = config(&server.url());
-    let mut one = Machine::start(folder.path(), "one", 64, &config);
-    let mut two = Machine::start(folder.path(), "two", 64, &config);
+    let (fleet, mut one, mut two) = two_machines();
     let (first, key_id) = one.issue();
     let (revoked, revoked_id) = one.issue();
     one.wait_for_all(2);
@@ -431,16 +459,16 @@ fn older_key_of_a_restored_gate_is_not_sent_to_an_empty_store() {
     one.stop();
     two.stop();
     restore(&mut one, &backup);
-    server.query(&mut cmd("FLUSHALL"));
-    one.run(&config, peppers("6b"), None);
+    fleet.empty();
+    one.run();
     until("withheld", || one.refused() == 1);
     until("a sentence", || one.problem().contains(&key_id.to_string()));
     assert!(one.problem().contains("an older record"), "{}", one.problem());
-    assert!(record_in(&server, key_id).is_empty());
+    assert!(fleet.record(key_id).is_empty());
     // The revocation is remembered.
     until("revoked", || one.outcome(&revoked) == Outcome::InvalidKey);
-    assert!(!record_in(&server, revoked_id).is_empty());
-    two.run(&config, peppers("6b"), None);
+    assert!(!fleet.record(revoked_id).is_empty());
+    two.run();
     until("the newest", || one.outcome(&second) == Outcome::Admitted);
     until("settled", || one.refused() == 0);
     for machine in [&one, &two] {
@@ -453,10 +481,10 @@ fn older_key_of_a_restored_gate_is_not_sent_to_an_empty_store() {
 #[test]
 fn older_gate_admits_no_key_until_the_store_is_back() {
     for stale_after in [None, Some(Duration::from_secs(300))] {
-        let (folder, mut server) = (tempfile::tempdir().unwrap(), Server::start(&[]));
-        let config = FleetConfig { on_loss: OnLoss::Open, ..config(&server.url()) };
-        let start = |name| Machine::start_with(folder.path(), name, 64, &config, "6b", stale_after);
-        let (mut one, two) = (start("one"), start("two"));
+        let mut fleet = Fleet::new();
+        fleet.options.config.on_loss = OnLoss::Open;
+        fleet.options.stale_after = stale_after;
+        let [mut one, two] = ["one", "two"].map(|name| fleet.start(name, 64));
         let (key, _) = one.issue();
         let (revoked, revoked_id) = one.issue();
         one.gate.set_fleet(true).unwrap();
@@ -464,7 +492,7 @@ fn older_gate_admits_no_key_until_the_store_is_back() {
         let backup = copy(&one, "backup");
         two.gate.revoke(revoked_id).unwrap();
         two.wait_for_all(2);
-        server.kill();
+        fleet.server.kill();
         for is_running in [false, true] {
             let check = |machine: &Machine, key: &Key| {
                 let outcome = machine.gate.check(Some(key.expose().as_bytes()), 1).outcome();
@@ -473,24 +501,23 @@ fn older_gate_admits_no_key_until_the_store_is_back() {
             if is_running {
                 // The gate is written over while its agent runs.
                 let bytes = std::fs::read(&backup).unwrap();
-                let gate =
-                    std::fs::OpenOptions::new().write(true).open(folder.path().join("one.gate"));
+                let gate = std::fs::OpenOptions::new().write(true).open(fleet.path("one.gate"));
                 std::os::unix::fs::FileExt::write_all_at(&gate.unwrap(), &bytes, 0).unwrap();
             } else {
                 one.stop();
                 restore(&mut one, &backup);
-                one.run(&config, peppers("6b"), stale_after);
+                one.run();
             }
             one.gate.join(&one.fleet).ok();
             until("closed", || check(&one, &key) == (Outcome::Unavailable, 1));
             assert_eq!(check(&one, &revoked).0, Outcome::Unavailable);
-            server.restart();
+            fleet.server.restart();
             until("open", || check(&one, &key).0 == Outcome::Admitted);
             assert_eq!(check(&one, &revoked).0, Outcome::InvalidKey);
             let close_ms = check(&one, &key).1;
             assert_eq!(close_ms > 1, stale_after.is_some(), "{close_ms}");
             one.wait_for_all(2);
-            server.kill();
+            fleet.server.kill();
             until("lost", || one.problem().contains("store"));
             assert_eq!(check(&one, &key).0, Outcome::Admitted, "it is not older any more");
         }
@@ -499,34 +526,24 @@ fn older_gate_admits_no_key_until_the_store_is_back() {
 
 #[test]
 fn emptied_store_gets_all_keys_again() {
-    let (folder, server) = (tempfile::tempdir().unwrap(), Server::start(&[]));
-    let config = config(&server.url());
-    let one = Machine::start(folder.path(), "one", 64, &config);
+    let fleet = Fleet::new();
+    let one = fleet.start("one", 64);
     let (key, key_id) = one.issue();
     let (_, revoked_id) = one.issue();
     one.gate.revoke(revoked_id).unwrap();
     one.wait_for_all(1);
-    server.query(&mut cmd("FLUSHALL"));
-    until("put back", || [key_id, revoked_id].iter().all(|id| !record_in(&server, *id).is_empty()));
-    let two = Machine::start(folder.path(), "two", 64, &config);
+    fleet.empty();
+    until("put back", || [key_id, revoked_id].iter().all(|id| !fleet.record(*id).is_empty()));
+    let two = fleet.start("two", 64);
     until("carried", || two.outcome(&key) == Outcome::Admitted);
     assert!(two.gate.key(revoked_id).is_none(), "a revoked key takes no record");
 }
 
-/// Starts a machine whose gate has two records, which are free soon after their keys ended.
-fn start_small(folder: &Path, name: &str, config: &FleetConfig) -> Machine {
-    let plan = |name| Plan::new(name, "100/second".parse().unwrap()).unwrap();
-    let small = gate_config(2).with_plans(vec![plan("default"), plan("pro")]);
-    Gate::create(folder.join(format!("{name}.gate")), peppers("6b"), &small).unwrap();
-    Machine::start(folder, name, 2, config)
-}
-
 /// Issues keys on a machine until one of them has the record of an ended key, and revokes them.
 fn reuse_record(machine: &Machine, key_id: KeyId) {
-    let new = NewKey::new(42, Name::new("live").unwrap());
     until("used again", || {
         // The records are full until their windows have passed.
-        drop(machine.gate.issue(&new));
+        drop(machine.gate.issue(&new_key()));
         machine.gate.key(key_id).is_none()
     });
     for info in machine.gate.list() {
@@ -537,26 +554,24 @@ fn reuse_record(machine: &Machine, key_id: KeyId) {
 /// The gate has forgotten the key, but its agent has not.
 #[test]
 fn revoked_key_whose_record_was_used_again_stays_revoked() {
-    let (folder, server) = (tempfile::tempdir().unwrap(), Server::start(&[]));
-    let config = config(&server.url());
-    let mut one = start_small(folder.path(), "one", &config);
-    let mut two = start_small(folder.path(), "two", &config);
+    let fleet = Fleet::new();
+    let [mut one, mut two] = ["one", "two"].map(|name| fleet.start_small(name));
     let (key, key_id) = one.issue();
     one.wait_for_all(2);
-    let sealed = record_in(&server, key_id);
+    let sealed = fleet.record(key_id);
     one.gate.revoke(key_id).unwrap();
     one.wait_for_all(2);
     reuse_record(&one, key_id);
     one.wait_for_all(2);
-    let revoked = record_in(&server, key_id);
+    let revoked = fleet.record(key_id);
     for round in 0..2 {
         // The other machine's gate has the key, and its agent would write the revocation.
         two.stop();
-        write(&server, &key_id.to_string(), &sealed);
-        until("revoked in the store", || record_in(&server, key_id) == revoked);
+        fleet.write(&key_id.to_string(), &sealed);
+        until("revoked in the store", || fleet.record(key_id) == revoked);
         until("named", || one.problem().contains(&key_id.to_string()));
         assert_eq!(one.refused(), 1);
-        two.run(&config, peppers("6b"), None);
+        two.run();
         one.wait_for_all(2);
         for machine in [&one, &two] {
             assert_eq!(machine.outcome(&key), Outcome::InvalidKey, "round {round}");
@@ -564,7 +579,7 @@ fn revoked_key_whose_record_was_used_again_stays_revoked() {
         assert!(one.gate.key(key_id).is_none());
         // What an agent remembers is in its file.
         assert!(one.stop().older > 0);
-        one.run(&config, peppers("6b"), None);
+        one.run();
         one.wait_for_all(2);
         assert_eq!(one.refused(), 0);
     }
@@ -573,10 +588,8 @@ fn revoked_key_whose_record_was_used_again_stays_revoked() {
 #[test]
 fn emptied_store_revokes_former_keys_on_a_machine_that_was_down() {
     for is_first_back in [true, false] {
-        let (folder, server) = (tempfile::tempdir().unwrap(), Server::start(&[]));
-        let config = config(&server.url());
-        let mut one = start_small(folder.path(), "one", &config);
-        let mut two = start_small(folder.path(), "two", &config);
+        let fleet = Fleet::new();
+        let [mut one, mut two] = ["one", "two"].map(|name| fleet.start_small(name));
         let (key, key_id) = one.issue();
         one.wait_for_all(2);
         two.stop();
@@ -586,16 +599,16 @@ fn emptied_store_revokes_former_keys_on_a_machine_that_was_down() {
         one.wait_for(1, 2);
         if is_first_back {
             one.stop();
-            server.query(&mut cmd("FLUSHALL"));
-            two.run(&config, peppers("6b"), None);
+            fleet.empty();
+            two.run();
             // The store gets the key, valid, from the machine that was down.
-            until("valid", || !record_in(&server, key_id).is_empty());
-            one.run(&config, peppers("6b"), None);
+            until("valid", || !fleet.record(key_id).is_empty());
+            one.run();
         } else {
-            server.query(&mut cmd("FLUSHALL"));
+            fleet.empty();
             // Without the machine that was down, the store has the revocation.
-            until("put back", || !record_in(&server, key_id).is_empty());
-            two.run(&config, peppers("6b"), None);
+            until("put back", || !fleet.record(key_id).is_empty());
+            two.run();
         }
         until("revoked", || two.outcome(&key) == Outcome::InvalidKey);
         one.wait_for_all(2);
@@ -606,35 +619,41 @@ fn emptied_store_revokes_former_keys_on_a_machine_that_was_down() {
 
 #[test]
 fn expired_key_whose_record_was_used_again_stays_expired() {
-    let (folder, server) = (tempfile::tempdir().unwrap(), Server::start(&[]));
-    let config = config(&server.url());
-    let one = start_small(folder.path(), "one", &config);
+    let fleet = Fleet::new();
+    let one = fleet.start_small("one");
     let (key, key_id) = one.issue();
     one.wait_for_all(1);
-    let sealed = record_in(&server, key_id);
+    let sealed = fleet.record(key_id);
     one.gate.expire(key_id, Some(Timestamp::from_unix_s(wall().unix_s() - 5))).unwrap();
     one.wait_for_all(1);
     reuse_record(&one, key_id);
     one.wait_for_all(1);
     assert_eq!(one.refused(), 0);
-    write(&server, &key_id.to_string(), &sealed);
+    fleet.write(&key_id.to_string(), &sealed);
     until("refused", || one.refused() == 1);
     let named = format!("an older record of key {key_id}");
     until("named", || one.problem().contains(&named));
     assert_eq!(one.outcome(&key), Outcome::InvalidKey);
     // Another machine cannot know of the end, but its later change of the key holds.
-    let two = start_small(folder.path(), "two", &config);
+    let two = fleet.start_small("two");
     until("carried", || two.outcome(&key) == Outcome::Admitted);
     for plan in ["pro", "default"] {
-        let before = record_in(&server, key_id);
+        let before = fleet.record(key_id);
         two.gate.assign(key_id, plan).unwrap();
-        until("sent", || record_in(&server, key_id) != before);
+        until("sent", || fleet.record(key_id) != before);
     }
-    // The record is free after its window, and a change of the gate lets its agent try again.
-    let limit = AtomicU64::new(100);
+    // The record is free after its window, and a change of the gate lets its agent try again. The
+    // gate has two records, by the first bit of the key id: the changed key has the other one.
+    let changed_id = loop {
+        let Ok((_, issued_id)) = one.gate.issue(&new_key()) else { continue };
+        if issued_id.number() >> 63 != key_id.number() >> 63 {
+            break issued_id;
+        }
+        one.gate.revoke(issued_id).unwrap();
+    };
+    let mut plans = ["pro", "default"].iter().cycle();
     until("carried", || {
-        let policy = format!("{}/second", limit.fetch_add(1, Ordering::Relaxed));
-        one.gate.set_plan(&Plan::new("pro", policy.parse().unwrap()).unwrap()).unwrap();
+        one.gate.assign(changed_id, plans.next().unwrap()).unwrap();
         one.outcome(&key) == Outcome::Admitted
     });
     until("settled", || one.refused() == 0);
@@ -642,18 +661,17 @@ fn expired_key_whose_record_was_used_again_stays_expired() {
 
 #[test]
 fn two_keys_of_one_record_are_valid_where_they_were_issued() {
-    let (folder, server) = (tempfile::tempdir().unwrap(), Server::start(&[]));
-    let config = config(&server.url());
-    let mut one = Machine::start(folder.path(), "one", 1, &config);
+    let fleet = Fleet::new();
+    let mut one = fleet.start("one", 1);
     one.wait_for_all(1);
-    let mut two = Machine::start(folder.path(), "two", 1, &config);
+    let mut two = fleet.start("two", 1);
     two.wait_for_all(2);
     one.stop();
     two.stop();
     let (mine, mine_id) = one.issue();
     let (theirs, theirs_id) = two.issue();
-    one.run(&config, peppers("6b"), None);
-    two.run(&config, peppers("6b"), None);
+    one.run();
+    two.run();
     for (machine, own, other, other_id) in
         [(&one, &mine, &theirs, theirs_id), (&two, &theirs, &mine, mine_id)]
     {
@@ -671,92 +689,93 @@ fn two_keys_of_one_record_are_valid_where_they_were_issued() {
 
 #[test]
 fn fleet_of_other_gates_or_peppers_is_refused() {
-    let (folder, server) = (tempfile::tempdir().unwrap(), Server::start(&[]));
-    let config = config(&server.url());
-    let one = Machine::start(folder.path(), "one", 64, &config);
-    let (_, _) = one.issue();
+    let mut fleet = Fleet::new();
+    let one = fleet.start("one", 64);
+    one.issue();
     one.wait_for_all(1);
-    let error = Machine::start(folder.path(), "two", 96, &config).refusal();
+    let error = fleet.start("two", 96).refusal();
     assert!(error.contains("have 64 records, prefix kt, key day"), "{error}");
     assert!(error.contains("this gate has 96 records"), "{error}");
-    let error = Machine::start_with(folder.path(), "three", 64, &config, "6c", None).refusal();
-    assert!(error.contains("sealed under other peppers"), "{error}");
-    let path = folder.path().join("four.gate");
     let hourly = Plan::new("default", "100/hour".parse().unwrap()).unwrap();
-    let other = GateConfig::default().with_keys(64).with_plans(vec![hourly]);
-    Gate::create(&path, peppers("6b"), &other).unwrap();
-    let error = Machine::start(folder.path(), "four", 64, &config).refusal();
+    let other = gate_config(64).with_plans(vec![hourly]);
+    Gate::create(fleet.path("three.gate"), peppers("6b"), &other).unwrap();
+    let error = fleet.start("three", 64).refusal();
     assert!(error.contains("this gate has 64 records, prefix kt, key hour"), "{error}");
+    fleet.options.peppers = peppers("6c");
+    let error = fleet.start("four", 64).refusal();
+    assert!(error.contains("sealed under other peppers"), "{error}");
 }
 
 #[test]
 fn gate_with_keys_of_its_own_is_refused() {
-    let (folder, server) = (tempfile::tempdir().unwrap(), Server::start(&[]));
-    let config = config(&server.url());
-    let one = Machine::start(folder.path(), "one", 64, &config);
+    let fleet = Fleet::new();
+    let one = fleet.start("one", 64);
     let (key, key_id) = one.issue();
     one.wait_for_all(1);
     // A gate of the same form, with a key of its own.
-    let path = folder.path().join("billing.gate");
+    let path = fleet.path("billing.gate");
     let billing = Gate::create(&path, peppers("6b"), &gate_config(64)).unwrap();
-    let (own, own_id) = billing.issue(&NewKey::new(42, Name::new("live").unwrap())).unwrap();
-    let error = Machine::start(folder.path(), "billing", 64, &config).refusal();
+    let (own, own_id) = billing.issue(&new_key()).unwrap();
+    let error = fleet.start("billing", 64).refusal();
     assert!(error.contains("the fleet test has the keys of another gate"), "{error}");
     assert!(error.contains("name another fleet"), "{error}");
     assert!(billing.key(key_id).is_none());
-    assert!(record_in(&server, own_id).is_empty());
+    assert!(fleet.record(own_id).is_empty());
     assert_eq!(one.outcome(&own), Outcome::InvalidKey);
     assert_eq!(one.outcome(&key), Outcome::Admitted);
 }
 
 #[test]
 fn gates_of_one_line_stay_in_their_fleet() {
-    let (folder, server) = (tempfile::tempdir().unwrap(), Server::start(&[]));
-    let config = config(&server.url());
-    let mut one = Machine::start(folder.path(), "one", 64, &config);
+    let fleet = Fleet::new();
+    let mut one = fleet.start("one", 64);
     let (key, _) = one.issue();
     one.wait_for_all(1);
-    let path = |name: &str| folder.path().join(name);
     // A copy, without what the agent of the original remembers.
-    std::fs::copy(path("one.gate"), path("two.gate")).unwrap();
-    let two = Machine::start(folder.path(), "two", 64, &config);
+    std::fs::copy(fleet.path("one.gate"), fleet.path("two.gate")).unwrap();
+    let two = fleet.start("two", 64);
     let (other, _) = two.issue();
     until("carried", || one.outcome(&other) == Outcome::Admitted);
     // A migrated gate has another number, and the same keys.
-    one.gate.migrate(path("new.gate"), &MigrationConfig::default().with_keys(128)).unwrap();
+    one.gate.migrate(fleet.path("new.gate"), &MigrationConfig::default().with_keys(128)).unwrap();
     one.stop();
-    std::fs::remove_file(path("one.gate.versions")).unwrap();
-    std::fs::remove_file(path("one.fleet")).unwrap();
-    one.gate = Gate::open(path("one.gate"), peppers("6b")).unwrap();
-    one.run(&config, peppers("6b"), None);
+    std::fs::remove_file(fleet.path("one.gate.versions")).unwrap();
+    std::fs::remove_file(fleet.path("one.fleet")).unwrap();
+    one.gate = Gate::open(fleet.path("one.gate"), peppers("6b")).unwrap();
+    one.run();
     let (third, _) = one.issue();
     until("carried", || two.outcome(&third) == Outcome::Admitted);
     assert_eq!(one.outcome(&key), Outcome::Admitted);
     // Another gate replaces it, next to what the agent remembers.
     one.stop();
-    let new = Gate::create(path("new.gate"), peppers("6b"), &gate_config(128)).unwrap();
-    let (fourth, _) = new.issue(&NewKey::new(42, Name::new("live").unwrap())).unwrap();
-    std::fs::rename(path("new.gate"), path("one.gate")).unwrap();
-    std::fs::remove_file(path("one.fleet")).unwrap();
-    one.gate = Gate::open(path("one.gate"), peppers("6b")).unwrap();
-    one.run(&config, peppers("6b"), None);
+    let new = Gate::create(fleet.path("new.gate"), peppers("6b"), &gate_config(128)).unwrap();
+    let (fourth, _) = new.issue(&new_key()).unwrap();
+    std::fs::rename(fleet.path("new.gate"), fleet.path("one.gate")).unwrap();
+    std::fs::remove_file(fleet.path("one.fleet")).unwrap();
+    one.gate = Gate::open(fleet.path("one.gate"), peppers("6b")).unwrap();
+    one.run();
     until("carried", || two.outcome(&fourth) == Outcome::Admitted);
     until("carried", || one.outcome(&third) == Outcome::Admitted);
 }
 
 #[test]
 fn stopped_agent_has_not_confirmed_until_its_machine_closes() {
-    let (folder, server) = (tempfile::tempdir().unwrap(), Server::start(&[]));
-    let config = FleetConfig { host: "web 1".to_owned(), ..config(&server.url()) };
-    let one = Machine::start(folder.path(), "one", 64, &config);
-    let stale_after = Some(Duration::from_secs(6));
-    let mut two = Machine::start_with(folder.path(), "two", 64, &config, "6b", stale_after);
+    let mut fleet = Fleet::new();
+    fleet.options.config.host = "web 1".to_owned();
+    let one = fleet.start("one", 64);
+    fleet.options.stale_after = Some(Duration::from_secs(10));
+    let mut two = fleet.start("two", 64);
     let (_, key_id) = one.issue();
     one.wait_for_all(2);
-    let file = FleetFile::open(&one.fleet, &one.gate).unwrap();
+    let file = one.file();
     let lacking = || file.lacking_keys().collect::<Vec<_>>();
     assert_eq!(lacking(), <[&str; 0]>::default());
     two.stop();
+    // It has all changes, but does not report that any more.
+    until("lacking", || {
+        let found = file.wait_for_keys(Duration::from_millis(20)).unwrap();
+        found.is_some_and(|found| (found.confirmed, found.agents) == (1, 2))
+    });
     one.gate.revoke(key_id).unwrap();
     one.wait_for(1, 2);
     let gate = two.gate.path().unwrap().display().to_string();
@@ -770,14 +789,10 @@ fn stopped_agent_has_not_confirmed_until_its_machine_closes() {
 
 #[test]
 fn key_is_put_when_its_plan_is_there() {
-    let (folder, server) = (tempfile::tempdir().unwrap(), Server::start(&[]));
-    let config = config(&server.url());
-    let one = Machine::start(folder.path(), "one", 64, &config);
-    let two = Machine::start(folder.path(), "two", 64, &config);
+    let (_fleet, one, two) = two_machines();
     let plan = || Plan::new("large", "500/day".parse().unwrap()).unwrap();
     one.gate.set_plan(&plan()).unwrap();
-    let new = NewKey::new(7, Name::new("live").unwrap()).with_plan("large");
-    let (key, key_id) = one.gate.issue(&new).unwrap();
+    let (key, key_id) = one.gate.issue(&new_key().with_plan("large")).unwrap();
     until("refused", || two.refused() == 1);
     until("a sentence", || two.problem().contains(&key_id.to_string()));
     one.wait_for(1, 2);
@@ -789,10 +804,7 @@ fn key_is_put_when_its_plan_is_there() {
 
 #[test]
 fn revocations_reach_the_other_machine() {
-    let (folder, server) = (tempfile::tempdir().unwrap(), Server::start(&[]));
-    let config = config(&server.url());
-    let one = Machine::start(folder.path(), "one", 256, &config);
-    let two = Machine::start(folder.path(), "two", 256, &config);
+    let (_fleet, one, two) = two_machines();
     let keys: Vec<_> = (0..100).map(|_| one.issue()).collect();
     one.wait_for_all(2);
     let mut times: Vec<_> = keys
@@ -813,11 +825,10 @@ fn revocations_reach_the_other_machine() {
 
 #[test]
 fn machine_without_the_store_closes_and_opens_again() {
-    let (folder, mut server) = (tempfile::tempdir().unwrap(), Server::start(&[]));
-    let config = FleetConfig { on_loss: OnLoss::Open, ..config(&server.url()) };
-    let stale_after = Some(Duration::from_millis(2500));
-    let start = |name| Machine::start_with(folder.path(), name, 4, &config, "6b", stale_after);
-    let (one, two) = (start("one"), start("two"));
+    let mut fleet = Fleet::new();
+    fleet.options.config.on_loss = OnLoss::Open;
+    fleet.options.stale_after = Some(Duration::from_millis(2500));
+    let [one, two] = ["one", "two"].map(|name| fleet.start(name, 4));
     let (key, key_id) = one.issue();
     until("carried", || two.outcome(&key) == Outcome::Admitted);
     two.gate.set_fleet(true).unwrap();
@@ -825,11 +836,11 @@ fn machine_without_the_store_closes_and_opens_again() {
     // A cost of 0 verifies the key alone.
     let check = || two.gate.check(Some(key.expose().as_bytes()), 0).outcome();
     assert_eq!(check(), Outcome::Admitted);
-    server.kill();
+    fleet.server.kill();
     // Without the store, requests are admitted by --on-loss open, until keys may be out of date.
     until("closed", || check() == Outcome::Unavailable);
     one.gate.revoke(key_id).unwrap();
-    server.restart();
+    fleet.server.restart();
     until("open", || check() == Outcome::InvalidKey);
     let (other, _) = one.issue();
     until("admitted", || {

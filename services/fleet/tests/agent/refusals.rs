@@ -94,6 +94,27 @@ fn password_is_read_from_a_file_and_never_shown() {
 }
 
 #[test]
+fn user_without_a_password_is_not_the_default_user() {
+    let server = Server::start(&[]);
+    let set_user = |more: &[&str]| {
+        server.query(cmd("ACL").arg("SETUSER").arg("agent").arg("reset").arg("on").arg(more));
+    };
+    let config = config(&server.url().replace("redis://", "redis://agent@"));
+    let needs = "refuses the user agent without a password: name a file with its password, or";
+    for password in [&[][..], &[">open-sesame"]] {
+        set_user(&[RIGHTS, password].concat());
+        let error = refused(&config);
+        assert!(error.contains(needs), "{error}");
+    }
+    // The default user has all rights.
+    set_user(&["nopass", "+info"]);
+    let error = refused(&config);
+    assert!(error.contains("too few rights"), "{error}");
+    set_user(&[RIGHTS, &["nopass"]].concat());
+    leads(&config);
+}
+
+#[test]
 fn user_with_the_documented_rights_leads() {
     let server = Server::start(&[]);
     let set_user = |rights: &[&str]| {

@@ -7,6 +7,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread::sleep;
 
 use clap::Args;
+use keytally::redact::redact;
 use keytally::{Error, FleetError, FleetFile, Peppers, Quota, now};
 use keytally_cli::internal::{
     Align, Columns, Failure, OutputFormat, PepperSource, Status, number_parser, print_note,
@@ -14,7 +15,9 @@ use keytally_cli::internal::{
 };
 use keytally_core::sync::Ordering;
 use keytally_fleet::plan::layout::{PageError, PageState, PageWord, Phase, ReplicasState};
-use keytally_fleet::{Agent, Counts, FleetConfig, OnLoss, REQUESTS_PER_S, UnusableKey};
+use keytally_fleet::{
+    Agent, Counts, FleetConfig, MAX_CONFIRM, OnLoss, REQUESTS_PER_S, UnusableKey,
+};
 use tokio::runtime::Runtime;
 use tokio::time::interval;
 
@@ -66,7 +69,7 @@ pub(crate) struct AgentCommand {
     #[arg(long, value_name = "NUMBER", allow_negative_numbers = true, value_parser = number_parser(1..=u32::MAX))]
     machines: Option<u32>,
     /// Number of replicas of the store that must have confirmed a grant before it is used
-    #[arg(long, value_name = "NUMBER", allow_negative_numbers = true, default_value_t = 0, value_parser = number_parser(0..=u32::MAX))]
+    #[arg(long, value_name = "NUMBER", allow_negative_numbers = true, default_value_t = 0, value_parser = number_parser(0..=MAX_CONFIRM))]
     confirm: u32,
     /// Maximum number of lease requests per second
     #[arg(long, value_name = "NUMBER", allow_negative_numbers = true, default_value_t = REQUESTS_PER_S, value_parser = number_parser(1..=u32::MAX))]
@@ -87,7 +90,11 @@ pub(crate) struct AgentCommand {
 /// Parses the value of `--on-loss`.
 fn parse_on_loss(text: &str) -> Result<OnLoss, String> {
     text.parse().map_err(|_| {
-        "it must be closed, share or open: what a request gets while the store is lost".to_owned()
+        format!(
+            "{:?} is not what a request gets while the store is lost: it must be closed, share or \
+             open",
+            redact(text)
+        )
     })
 }
 
@@ -171,6 +178,7 @@ impl AgentCommand {
         if self.explain {
             return explain(&table, &config, self.keys);
         }
+        config.store.verify().map_err(|error| failure(&error))?;
         let peppers = match &table {
             Table::Gate(_) => Some(pepper.require()?),
             Table::Limiter(_) | Table::Addresses(_) => None,

@@ -4,7 +4,7 @@ use core::cmp::Reverse;
 use std::io;
 
 use clap::{Args, Subcommand};
-use keytally::{Address, AdminError, Error, FleetError, FleetFile, FleetSubject, FleetTable, now};
+use keytally::{Address, AdminError, FleetFile, FleetSubject, FleetTable, now};
 use keytally_cli::internal::{
     Align, Columns, Failure, OutputFormat, PepperSource, Status, number_parser, parse_key_id,
     pluralized,
@@ -12,7 +12,7 @@ use keytally_cli::internal::{
 use keytally_core::sync::Ordering;
 use keytally_fleet::plan::credit::{CreditLayout, Units};
 use keytally_fleet::plan::layout::{
-    ABSENT_MS, KeysMode, KeysState, PageError, PageState, PageWord, Phase, ReplicasState,
+    ABSENT_MS, KeysMode, KeysState, PageState, PageWord, Phase, ReplicasState,
 };
 use keytally_fleet::plan::words::{TallyWords, Word, Words as _};
 use keytally_fleet::{FleetConfig, OnLoss, Subject};
@@ -83,23 +83,13 @@ struct Membership {
 impl Join {
     fn run(self, pepper: &PepperSource) -> Result<Status, Failure> {
         let table = self.table.open(pepper)?;
-        let path = self.file.of(self.table.path());
-        let kind = table.kind();
-        let no_agent = |why: &str| {
-            Failure::new(format!("{why}; start the agent of this {kind} first: keytally agent"))
-        };
-        let file = FleetFile::open(&path, table.fleet()).map_err(|error| match &error {
-            // An agent creates the file.
-            Error::Io { source, .. } if source.kind() == io::ErrorKind::NotFound => {
-                no_agent(&error.to_string())
-            }
-            Error::Fleet { source: FleetError::Page(PageError::Stale), .. } => {
-                no_agent(&error.to_string())
-            }
-            _ => error.into(),
-        })?;
+        let file = self.file.open(self.table.path(), &table)?;
         if file.try_lock()? {
-            return Err(no_agent(&format!("{}: no agent runs", path.display())));
+            return Err(Failure::new(format!(
+                "{}: no agent runs; start the agent of this {} first: keytally agent",
+                file.path().display(),
+                table.kind()
+            )));
         }
         table.fleet().set_fleet(true)?;
         let gate = self.table.path().display();
@@ -229,7 +219,7 @@ impl KeysView {
 impl FleetStatus {
     fn run(self, pepper: &PepperSource) -> Result<Status, Failure> {
         let table = self.table.open(pepper)?;
-        let file = FleetFile::open(self.file.of(self.table.path()), table.fleet())?;
+        let file = self.file.open(self.table.path(), &table)?;
         let view = StatusView::new(&table.fleet(), &file);
         self.format.print(&view, |out| view.write(out))?;
         Ok(if view.state == "leading" { Status::Success } else { Status::Flawed })
@@ -355,7 +345,7 @@ struct WindowView {
 impl Top {
     fn run(self, pepper: &PepperSource) -> Result<Status, Failure> {
         let table = self.table.open(pepper)?;
-        let file = FleetFile::open(self.file.of(self.table.path()), table.fleet())?;
+        let file = self.file.open(self.table.path(), &table)?;
         let now_ms = now_ms(&file);
         let rows = usize::from(self.rows);
         let mut first: Vec<(u32, u32)> = Vec::new();
@@ -464,7 +454,7 @@ struct ResetView {
 impl Reset {
     fn run(self, pepper: &PepperSource) -> Result<Status, Failure> {
         let table = self.table.open(pepper)?;
-        let file = FleetFile::open(self.file.of(self.table.path()), table.fleet())?;
+        let file = self.file.open(self.table.path(), &table)?;
         let subjects: Vec<Subject> = self.subjects(&table, &file)?;
         let config = FleetConfig::new(self.store.name(), self.store.config(), OnLoss::Closed);
         let agents = file.page(PageWord::Fleet).load(Ordering::Acquire);
@@ -490,8 +480,15 @@ impl Reset {
         let what = if matches!(table, Table::Gate(_)) { "key" } else { "subject" };
         let view = ResetView { key_id: self.id, windows };
         self.format.print(&view, |out| {
-            let windows = pluralized(view.windows, "window");
-            writeln!(out, "the counts of {what} {} are zero in the store: {windows}", view.key_id)
+            let (windows, id) = (pluralized(view.windows, "window"), &view.key_id);
+            if view.windows == 0 {
+                return writeln!(out, "{what} {id}: the store has no counts of it to reset");
+            }
+            writeln!(
+                out,
+                "the counts of {what} {id} are zero in the store: {windows}; units that machines \
+                 have leased and not spent stay"
+            )
         })?;
         Ok(Status::Success)
     }

@@ -1,11 +1,16 @@
 //! The gate or limiter of a fleet, and its fleet file: their paths, and how they are opened.
 
-use std::io;
+use std::fs::File;
+use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use keytally::{AddressLimiter, AttachError, Error, FleetTable, Gate, Limiter, Peppers, TableKind};
+use keytally::{
+    AddressLimiter, AttachError, Error, FleetError, FleetFile, FleetTable, Gate, Limiter, Peppers,
+    TableKind,
+};
 use keytally_cli::internal::{Failure, PepperSource, path_parser};
+use keytally_fleet::plan::layout::{MAGIC, PageError};
 
 /// The argument that names the file of a gate or a limiter.
 #[derive(Args, Debug)]
@@ -52,7 +57,13 @@ impl Table {
             // The gate's error is about the same file.
             Err(_) => {}
         }
-        Ok(Self::Gate(Box::new(Gate::open(path, peppers().map_err(Into::into)?)?)))
+        match Gate::open(path, peppers().map_err(Into::into)?) {
+            Ok(gate) => Ok(Self::Gate(Box::new(gate))),
+            Err(error @ Error::Attach { .. }) if is_fleet_file(path) => Err(Failure::new(format!(
+                "{error}, but as a fleet file: name the file of its gate or limiter"
+            ))),
+            Err(error) => Err(error.into()),
+        }
     }
 
     pub(crate) fn fleet(&self) -> FleetTable<'_> {
@@ -81,6 +92,13 @@ impl Table {
     }
 }
 
+/// Returns whether a file begins as fleet files do.
+fn is_fleet_file(path: &Path) -> bool {
+    let mut begin = [0; 8];
+    let read = File::open(path).and_then(|mut file| file.read_exact(&mut begin));
+    read.is_ok() && u64::from_le_bytes(begin) == MAGIC
+}
+
 /// The folder in memory that Linux systems have.
 const MEMORY: &str = "/dev/shm";
 
@@ -104,5 +122,28 @@ impl FleetPath {
         name.push(".fleet");
         let memory = Path::new(MEMORY);
         if memory.is_dir() { memory.join(name) } else { table.with_file_name(name) }
+    }
+
+    /// Opens the fleet file of a gate or limiter.
+    pub(crate) fn open<'t>(&self, path: &Path, table: &'t Table) -> Result<FleetFile<'t>, Failure> {
+        FleetFile::open(self.of(path), table.fleet()).map_err(|error| match &error {
+            // An agent creates the file.
+            Error::Io { source, .. } if source.kind() == io::ErrorKind::NotFound => {
+                Failure::new(format!(
+                    "{error}; start the agent of this {} first, by keytally agent, or name its \
+                     fleet file with --file",
+                    table.kind()
+                ))
+            }
+            Error::NotAFile { .. }
+            | Error::Fleet {
+                source:
+                    FleetError::Page(
+                        PageError::NotAFleet | PageError::Tallies { .. } | PageError::OtherGate,
+                    ),
+                ..
+            } => Failure::new(format!("{error}; name that of {} with --file", path.display())),
+            _ => error.into(),
+        })
     }
 }

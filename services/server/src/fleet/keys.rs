@@ -4,6 +4,7 @@ use core::time::Duration;
 use std::thread;
 
 use clap::Args;
+use keytally::redact::redact;
 use keytally::{FleetFile, Peppers};
 use keytally_cli::internal::{times, value_parser};
 use keytally_core::sync::{AtomicU64, Ordering};
@@ -39,8 +40,11 @@ fn parse_stale_after(text: &str) -> Result<StaleAfter, String> {
     }
     match times::parse_duration(text) {
         Ok(time) if time >= LEAST_STALE_AFTER => Ok(StaleAfter(Some(time))),
-        Ok(_) => Err(format!("it must be at least {} s, or never", LEAST_STALE_AFTER.as_secs())),
-        Err(why) => Err(format!("{why}; or never")),
+        Ok(_) => {
+            let least = LEAST_STALE_AFTER.as_secs();
+            Err(format!("{text:?} is too short: it must be at least {least} s, or never"))
+        }
+        Err(why) => Err(format!("{:?} is not a time: {why}; or never", redact(text))),
     }
 }
 

@@ -22,14 +22,16 @@ pub(crate) struct StoreOptions {
     /// Redis 6.2 or Valkey 7.2, or a later version, that the machines share: redis:// or rediss://
     /// (with TLS) and HOST:PORT, unix:///PATH, redis+sentinel://HOST,HOST/GROUP, or
     /// redis+cluster://HOST,HOST. A user is written as USER@ before the host. The password is in
-    /// --password-file, or in the environment variable KEYTALLY_STORE_PASSWORD
+    /// --password-file, or in the environment variable KEYTALLY_STORE_PASSWORD. Only a user that
+    /// has nopass in the store needs none
     #[arg(long = "store", value_name = "URL", value_parser = value_parser(parse_url))]
     url: StoreUrl,
-    /// File whose first line is the password of the store. It is read at each connection
+    /// File whose first line is the password of the store. No other user may have access to it,
+    /// except to read a file of root. It is read at each connection
     #[arg(long, value_name = "FILE", value_parser = path_parser())]
     password_file: Option<PathBuf>,
-    /// File whose first line is the password of the Sentinels. Without it, the environment variable
-    /// KEYTALLY_SENTINEL_PASSWORD may hold the password
+    /// File whose first line is the password of the Sentinels, as for --password-file. Without it,
+    /// the environment variable KEYTALLY_SENTINEL_PASSWORD may hold the password
     #[arg(long, value_name = "FILE", value_parser = path_parser())]
     sentinel_password_file: Option<PathBuf>,
     /// File of the certificates that TLS trusts, in PEM [default: those of the system]
