@@ -56,6 +56,13 @@ impl Access {
                 client_key: private_key(key)?,
             }),
         };
+        if !store.url.is_tls && (root_cert.is_some() || client_tls.is_some()) {
+            return Err(FleetError::refused(format!(
+                "{} is a store without TLS, and certificates are named: begin its URL with \
+                 `rediss`, or name none",
+                store.url
+            )));
+        }
         Ok(Self {
             is_tls: store.url.is_tls,
             user: store.url.user.clone(),

@@ -250,6 +250,10 @@ fn connection_by_tls_verifies_the_certificate() {
     assert!(error.contains("certificate"), "{error}");
     tls.store.ca_file = Some(path("none").into());
     assert!(refused(&tls).contains("cannot be read"));
+    let mut plain = config(&format!("redis://127.0.0.1:{port}"));
+    plain.store.ca_file = Some(path("cert").into());
+    let error = refused(&plain);
+    assert!(error.contains("is a store without TLS, and certificates are named"), "{error}");
     drop(server);
 }
 
