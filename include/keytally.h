@@ -728,8 +728,6 @@ enum kt_unavailability
     KT_UNAVAILABILITY_LOST = 3,
     /** Credits were requested: check again after a millisecond. See `kt_patience`. */
     KT_UNAVAILABILITY_WAITING = 4,
-    /** The header of the gate was overwritten after it was opened, so no key can be checked. */
-    KT_UNAVAILABILITY_DAMAGED = 5,
 };
 #ifndef __cplusplus
 #if __STDC_VERSION__ >= 202311L

@@ -23,8 +23,7 @@ pub enum Outcome {
     /// The key does not have a scope that the request needs; nothing is charged.
     Forbidden = 6,
     /// There is no decision now: the key's counts are being moved to another gate, which is not in
-    /// force yet, units that machines share cannot be had, or the header of the gate was
-    /// overwritten. Nothing is charged.
+    /// force yet, or units that machines share cannot be had. Nothing is charged.
     /// [`Verdict::unavailability`](crate::Verdict::unavailability) returns why.
     Unavailable = 7,
 }
@@ -76,14 +75,11 @@ pub enum Unavailability {
     /// The reservation was requested and is not granted yet. The caller may check again at once,
     /// or after a millisecond.
     Waiting = 4,
-    /// The header of the gate was overwritten after it was opened, so no key can be checked.
-    Damaged = 5,
 }
 
 impl Unavailability {
     /// All of them.
-    pub const ALL: &'static [Self] =
-        &[Self::Moving, Self::NotReserving, Self::Lost, Self::Waiting, Self::Damaged];
+    pub const ALL: &'static [Self] = &[Self::Moving, Self::NotReserving, Self::Lost, Self::Waiting];
 
     /// Returns a short word for logs and metric labels.
     pub const fn as_str(self) -> &'static str {
@@ -92,7 +88,6 @@ impl Unavailability {
             Self::NotReserving => "not_reserving",
             Self::Lost => "lost",
             Self::Waiting => "waiting",
-            Self::Damaged => "damaged",
         }
     }
 }
@@ -107,7 +102,6 @@ impl fmt::Display for Unavailability {
             }
             Self::Lost => "the store of the limits that machines share cannot be reached",
             Self::Waiting => "the request waits for units that machines share",
-            Self::Damaged => "the header of the gate was overwritten: restore a backup",
         })
     }
 }

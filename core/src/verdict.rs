@@ -68,8 +68,6 @@ pub(crate) enum Note {
     Lost,
     /// The reservation is not granted yet.
     Waiting,
-    /// The header of the gate was overwritten.
-    Damaged,
     /// Why the key is invalid.
     Invalid(Reason),
 }
@@ -103,7 +101,6 @@ impl Verdict {
             Note::NotReserving => Unavailability::NotReserving,
             Note::Lost => Unavailability::Lost,
             Note::Waiting => Unavailability::Waiting,
-            Note::Damaged => Unavailability::Damaged,
             _ => Unavailability::Moving,
         };
         (self.outcome == Outcome::Unavailable).then_some(why)
@@ -324,7 +321,6 @@ impl Verdict {
             Unavailability::NotReserving => Note::NotReserving,
             Unavailability::Lost => Note::Lost,
             Unavailability::Waiting => Note::Waiting,
-            Unavailability::Damaged => Note::Damaged,
         };
         verdict
     }

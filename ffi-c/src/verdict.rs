@@ -177,8 +177,6 @@ mirrored! {
         KT_UNAVAILABILITY_LOST = 3 => c"lost",
         /// Credits were requested: check again after a millisecond. See `kt_patience`.
         KT_UNAVAILABILITY_WAITING = 4 => c"waiting",
-        /// The header of the gate was overwritten after it was opened, so no key can be checked.
-        KT_UNAVAILABILITY_DAMAGED = 5 => c"damaged",
     }
 }
 

@@ -236,18 +236,6 @@ def test_key_info_has_no_secret(gate, now):
         assert key.expose()[19:40] not in shown
 
 
-def test_gate_that_is_overwritten_while_open_is_unavailable(tmp_path, pepper):
-    path = tmp_path / "api.gate"
-    gate = Gate.create(path, pepper=pepper, keys=64)
-    key = gate.issue(42).expose()
-    assert gate.check(key).admitted
-    with path.open("r+b") as file:
-        file.write(bytes(4096))
-    verdict = gate.check(key)
-    assert (verdict.outcome, verdict.unavailability) == ("unavailable", "damaged")
-    assert (verdict.http_status, verdict.retry_after_s) == (503, 1)
-
-
 def test_pepper_comes_from_argument_file_or_environment(tmp_path, pepper, monkeypatch):
     path = tmp_path / "api.gate"
     monkeypatch.delenv("KEYTALLY_PEPPER", raising=False)

@@ -498,18 +498,3 @@ test('many verdicts in one turn need little memory', () => {
   const grown = (process.memoryUsage().rss - before) / 2 ** 20
   assert.ok(grown < 64, `${grown} MiB`)
 })
-
-test('a gate that is overwritten while it is open is unavailable', (t) => {
-  const file = path.join(folder(t), 'api.gate')
-  const gate = Gate.create(file, { pepper: PEPPER, keys: 64 })
-  const key = gate.issue(42).expose()
-  assert.equal(gate.check(key).outcome, 'admitted')
-  const opened = fs.openSync(file, 'r+')
-  fs.writeSync(opened, Buffer.alloc(4096), 0, 4096, 0)
-  fs.closeSync(opened)
-  const { outcome, unavailability, httpStatus, retryAfterS } = gate.check(key)
-  assert.deepEqual(
-    [outcome, unavailability, httpStatus, retryAfterS],
-    ['unavailable', 'damaged', 503, 1],
-  )
-})

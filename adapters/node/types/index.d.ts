@@ -48,7 +48,7 @@ export type Reason =
  * - `'lost'`: the store of the fleet, or the agent of this machine, cannot be reached.
  * - `'waiting'`: credits of the fleet are requested. Only `tryCheck` returns this.
  */
-export type Unavailability = 'moving' | 'not_reserving' | 'lost' | 'waiting' | 'damaged'
+export type Unavailability = 'moving' | 'not_reserving' | 'lost' | 'waiting'
 
 /** What happens to a new subject that finds no slot in a limiter. */
 export type OnFull = 'share' | 'refuse'

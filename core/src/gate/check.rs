@@ -105,7 +105,7 @@ impl<M: AsRef<[CacheLine]>> Gate<M> {
             Ok(verified) => verified,
             Err(reason) => {
                 return match key::validate(text) {
-                    Ok(_) => self.refused(Refusal::new(reason), now),
+                    Ok(_) => Verdict::invalid(reason, None, now),
                     Err(error) => self.check_imported(text, error, cost, clock, decide),
                 };
             }
@@ -157,7 +157,7 @@ impl<M: AsRef<[CacheLine]>> Gate<M> {
         let now = clock.reading();
         match self.verify_imported(text, parse_reason(error), now) {
             Ok((at, record)) => self.check_slow(text, at.version(&record), cost, clock, decide),
-            Err(refusal) => self.refused(refusal, now),
+            Err(Refusal { reason, holder }) => Verdict::invalid(reason, holder, now),
         }
     }
 
@@ -228,7 +228,9 @@ impl<M: AsRef<[CacheLine]>> Gate<M> {
                             return self.decided(&record, &limits, decision, now, cost);
                         }
                     }
-                    Err(refusal) => return self.refused(refusal, now),
+                    Err(Refusal { reason, holder }) => {
+                        return Verdict::invalid(reason, holder, now);
+                    }
                 }
             }
             now = clock.at_least(now);

@@ -210,8 +210,9 @@ impl<'g, M: AsRef<[CacheLine]>> GatePart<'g, M> {
         let gate = self.gate;
         let text = self.api_key.ok_or_else(|| Verdict::refused(Outcome::MissingKey, None, *now))?;
         loop {
-            let (at, record) =
-                gate.verify_key(text, *now).map_err(|refusal| gate.refused(refusal, *now))?;
+            let (at, record) = gate
+                .verify_key(text, *now)
+                .map_err(|Refusal { reason, holder }| Verdict::invalid(reason, holder, *now))?;
             let Some(entry) = gate.entry(at, &record) else {
                 *now = clock.at_least(*now);
                 continue;

@@ -10,10 +10,9 @@ use crate::features::Feature;
 use crate::header::Header;
 use crate::key::{self, KeyId};
 use crate::mac::Message;
-use crate::outcome::{Reason, Unavailability};
+use crate::outcome::Reason;
 use crate::record::{Record, RecordRef};
 use crate::time::Timestamp;
-use crate::verdict::Verdict;
 
 impl<M: AsRef<[CacheLine]>> Gate<M> {
     /// Returns the record of an imported key. `reason` is why the text is refused if it has
@@ -55,19 +54,8 @@ impl<M: AsRef<[CacheLine]>> Gate<M> {
         Ok((at, record, ended))
     }
 
-    /// Returns the verdict on a key that is refused. If the header was overwritten, no key of the
-    /// gate can be checked, so the gate does not decide.
-    #[cold]
-    #[inline(never)]
-    pub(super) fn refused(&self, refusal: Refusal, now: Timestamp) -> Verdict {
-        let Refusal { reason, holder } = refusal;
-        if holder.is_none() && self.is_damaged() {
-            return Verdict::unavailable(None, now).unavailable_since(Unavailability::Damaged);
-        }
-        Verdict::invalid(reason, holder, now)
-    }
-
-    /// Returns whether the header was overwritten after the gate was opened.
+    /// Returns whether the header was overwritten after the gate was opened. Then no key is valid:
+    /// a check refuses each as unknown or as one whose pepper is missing.
     ///
     /// Only the first word and the first pepper are looked at, which every gate has. Other damage
     /// is found by [`verify`](Self::verify), and when the gate is opened again.

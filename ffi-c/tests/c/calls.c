@@ -1283,24 +1283,6 @@ static void damaged_record_cannot_be_rotated(void) {
     free(memory);
 }
 
-/** A gate whose header is overwritten while it is open does not decide about a key. */
-static void overwritten_gate_is_unavailable(void) {
-    size_t size = kt_gate_size(CONFIG.keys);
-    uint64_t *memory = table_memory(size);
-    kt_gate gate;
-    kt_key key;
-    uint64_t key_id;
-    kt_verdict verdict;
-    OK(kt_gate_init(memory, size, &CONFIG, PEPPERS, 1, &gate));
-    OK(kt_gate_issue(&gate, &NEW_KEY, ENTROPY, NOW_MS, &key, &key_id));
-    memset(memory, 0, 512);
-    OK(kt_gate_check(&gate, bytes(key.text), strlen(key.text), 1, NOW_MS, &verdict));
-    CHECK(verdict.outcome == KT_UNAVAILABLE && verdict.http_status == 503);
-    CHECK(verdict.unavailability == KT_UNAVAILABILITY_DAMAGED && verdict.retry_after_s == 1);
-    kt_gate_close(&gate);
-    free(memory);
-}
-
 /** Files that are no table, and a file of peppers that is too long. */
 static void other_files_are_refused(const char *folder) {
     char path[4096], command[9000], pepper[KT_PEPPER_SIZE];
@@ -1492,7 +1474,6 @@ int main(int count, char **arguments) {
     close_wipes_the_peppers();
     gate_has_bounds();
     damaged_record_cannot_be_rotated();
-    overwritten_gate_is_unavailable();
     tables_in_files_are_shared(arguments[1]);
     other_files_are_refused(arguments[1]);
     explicit_time_is_never_corrected();

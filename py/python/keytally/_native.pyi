@@ -70,7 +70,7 @@ _Reason: TypeAlias = Literal[
     "damaged",
     "suspended",
 ]
-_Unavailability: TypeAlias = Literal["moving", "not_reserving", "lost", "waiting", "damaged"]
+_Unavailability: TypeAlias = Literal["moving", "not_reserving", "lost", "waiting"]
 
 def run(args: list[str]) -> int: ...
 def accepts_problem(accept: bytes) -> bool: ...

@@ -112,6 +112,12 @@ const REASONS: &[(&str, &str, &str)] = &[
          and their reasons are in the groups of their files.",
     ),
     (
+        "core/src/gate/check.rs",
+        INDEX,
+        "The file has no index of its own. These lines are of functions that the compiler inlined, and\n\
+         their reasons are in the groups of their files.",
+    ),
+    (
         "core/src/cache_line.rs",
         INDEX,
         "An index is a constant below 8, the position of one of an array of eight words, or the first\n\
