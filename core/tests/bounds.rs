@@ -119,6 +119,7 @@ const OF_THE_PROGRAM: &[&str] = &[
     "a pause of an agent before the next connection",
     "lease requests of a pipeline of an agent",
     "lease requests of an agent",
+    "replicas that must confirm a grant (`--confirm`)",
     "the confirmation of grants by replicas",
     "messages of the store that wait for an agent",
     "a change of a key in a fleet",

@@ -573,7 +573,7 @@ impl<'t> FleetFile<'t> {
 
     /// Writes the texts that begin at a word of the page: the first
     /// [`PAGE_TEXTS`](keytally_fleet_plan::layout::PAGE_TEXTS) ones, each up to
-    /// [`MAX_PAGE_TEXT_LEN`](keytally_fleet_plan::layout::MAX_PAGE_TEXT_LEN) bytes.
+    /// [`MAX_PAGE_TEXT_LEN`] bytes.
     pub fn set_page_texts(&self, first: PageWord, texts: &[String]) {
         let texts = texts.iter().map(String::as_str).chain(iter::repeat(""));
         let words = self.map.page_texts(first).chunks_exact(PAGE_TEXT_WORDS);

@@ -4,9 +4,8 @@ use keytally::{Charge, Timestamp};
 use napi::bindgen_prelude::{Buffer, Uint8Array};
 use napi_derive::napi;
 
-use crate::clock::milliseconds;
 use crate::errors::{Result, error};
-use crate::facts::time;
+use crate::facts::{milliseconds, time};
 
 /// Returns the charge with these bytes.
 pub(crate) fn parse(bytes: &[u8]) -> Result<Charge> {

@@ -4,7 +4,7 @@ pub(crate) use keytally::SystemClock;
 use keytally::{Clock as _, Gate, Timestamp, now};
 use napi_derive::napi;
 
-use crate::facts::time;
+use crate::facts::{milliseconds, time};
 
 /// The time of a call, by its argument `now`.
 #[derive(Clone, Copy)]
@@ -77,10 +77,4 @@ pub(crate) fn set_test_clock(unix_ms: Option<f64>) -> Option<f64> {
 #[napi(catch_unwind)]
 pub(crate) fn clock_ms() -> f64 {
     milliseconds(now())
-}
-
-/// Returns a number of milliseconds as JavaScript has it. Those above 2^53 are rounded.
-#[expect(clippy::cast_precision_loss, reason = "no clock shows such times")]
-pub(crate) fn milliseconds(time: Timestamp) -> f64 {
-    time.unix_ms() as f64
 }

@@ -12,12 +12,11 @@ use napi::bindgen_prelude::External;
 use napi_derive::napi;
 use zeroize::Zeroizing;
 
-use crate::clock::{Time, milliseconds};
+use crate::clock::Time;
 use crate::errors::{Result, error};
-use crate::facts;
-use crate::gate::patience_of;
+use crate::facts::{self, milliseconds};
 use crate::held::{HeldGate, SharedGate};
-use crate::request::Request;
+use crate::request::{Request, patience_of};
 use crate::values::Numbers;
 
 /// The positions of the facts of a request with several tallies, as in `lib/facts.js`.

@@ -9,7 +9,6 @@ use keytally::{
 };
 use napi_derive::napi;
 
-use crate::clock::milliseconds;
 use crate::errors::{Result, error};
 use crate::values::Numbers;
 
@@ -178,6 +177,12 @@ pub(crate) fn whole(number: f64) -> Option<u32> {
         reason = "the value is whole and in range"
     )]
     is_whole.then_some(number as u32)
+}
+
+/// Returns a number of milliseconds as JavaScript has it. Those above 2^53 are rounded.
+#[expect(clippy::cast_precision_loss, reason = "no clock shows such times")]
+pub(crate) fn milliseconds(time: Timestamp) -> f64 {
+    time.unix_ms() as f64
 }
 
 /// Returns a number of milliseconds or seconds; rounded, and 0 if it is negative.

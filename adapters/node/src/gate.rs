@@ -19,12 +19,12 @@ use napi_derive::napi;
 use zeroize::Zeroizing;
 
 use crate::charge;
-use crate::clock::{Time, milliseconds, with_clock};
+use crate::clock::{Time, with_clock};
 use crate::compound::{self, HeldPart};
 use crate::errors::{Class, Result, error, from_admin_error, from_error, from_pepper_error};
-use crate::facts;
+use crate::facts::{self, milliseconds};
 use crate::held::{HeldGate, SharedGate};
-use crate::request::{GroupCost, Request};
+use crate::request::{GroupCost, Request, patience_of};
 use crate::values::{Numbers, Text};
 
 /// The options of a new gate.
@@ -113,17 +113,6 @@ fn follow(
 ) -> Result<Followed> {
     let gate = make(peppers.clone()).map_err(from_error)?;
     Followed::from_gate(gate, peppers, Ok).map_err(from_error)
-}
-
-/// Returns what a request does if it lacks credits of a fleet, by its number in `lib/credits.js`;
-/// `None` if it only peeks.
-pub(crate) const fn patience_of(mode: u32) -> Option<Patience> {
-    match mode {
-        0 => Some(Patience::Wait),
-        1 => Some(Patience::Return),
-        2 => Some(Patience::Decide),
-        _ => None,
-    }
 }
 
 /// Checks a key, or only peeks, and writes the facts of the verdict. Returns the number of its

@@ -10,11 +10,11 @@ use napi::bindgen_prelude::{External, Uint8Array};
 use napi_derive::napi;
 
 use crate::charge;
-use crate::clock::{Time, milliseconds, with_clock};
+use crate::clock::{Time, with_clock};
 use crate::compound::{self, HeldPart};
 use crate::errors::{Result, error, from_error};
-use crate::facts;
-use crate::gate::patience_of;
+use crate::facts::{self, milliseconds};
+use crate::request::patience_of;
 use crate::values::{Numbers, Text};
 
 /// The table of a limiter.

@@ -1,7 +1,8 @@
-//! What a request charges besides its key and its team: groups, and the scopes that it needs.
+//! What a request charges besides its key and its team: groups, and the scopes that it needs. Also
+//! what it does if it lacks credits of a fleet.
 
 use keytally::redact::redact_name;
-use keytally::{Counted, GatePart, Mapping, RequestError};
+use keytally::{Counted, GatePart, Mapping, Patience, RequestError};
 use napi_derive::napi;
 
 use crate::errors::{Result, error};
@@ -61,4 +62,15 @@ fn unknown(found: &RequestError, name: &str) -> napi::Error<crate::errors::Class
         _ => sentence,
     };
     error("RangeError", sentence)
+}
+
+/// Returns what a request does if it lacks credits of a fleet, by its number in `lib/credits.js`;
+/// `None` if it only peeks.
+pub(crate) const fn patience_of(mode: u32) -> Option<Patience> {
+    match mode {
+        0 => Some(Patience::Wait),
+        1 => Some(Patience::Return),
+        2 => Some(Patience::Decide),
+        _ => None,
+    }
 }

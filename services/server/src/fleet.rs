@@ -5,4 +5,5 @@ pub(crate) mod commands;
 mod files;
 mod keys;
 mod metrics;
+mod report;
 mod store;

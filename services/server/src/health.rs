@@ -9,7 +9,8 @@ use std::os::unix::net::UnixStream;
 use clap::Args;
 use keytally_cli::internal::{Failure, Status, value_parser};
 
-use crate::serve::{LISTEN_VARIABLE, parse_address, reachable};
+use crate::serve::{LISTEN_VARIABLE, reachable};
+use crate::service::bind::parse_address;
 
 /// How long a connection, and each part of the exchange, may take.
 const TIMEOUT: Duration = Duration::from_secs(5);

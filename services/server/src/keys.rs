@@ -1,21 +1,15 @@
 //! The list of keys in the service: its options, and when it is served.
 
-use core::time::Duration;
 use std::path::{self, Path};
 use std::{env, io};
 
 use clap::Args;
 use keytally_cli::internal::{Failure, value_parser};
 use keytally_keys::command::DATABASE_VARIABLE;
-use keytally_keys::list::List;
 use keytally_keys::page::LinkCommand;
 use keytally_keys::public_url;
-use tokio::sync::oneshot;
-use tokio::task::JoinHandle;
-use tokio::time::timeout;
 
-use crate::serve::parse_address;
-use crate::service::bind::{Listener, Sockets};
+use crate::service::bind::{Listener, Sockets, parse_address};
 use crate::shell::SHELL;
 
 /// The options of the list of keys.
@@ -75,49 +69,6 @@ fn parse_switch(text: &str) -> Result<bool, String> {
         "on" => Ok(true),
         "off" => Ok(false),
         _ => Err("it must be on or off".to_owned()),
-    }
-}
-
-/// The list that a service serves.
-#[derive(Debug)]
-pub(crate) struct ServedList {
-    pub(crate) list: List,
-    /// The URL of the service as people see it.
-    pub(crate) public_url: String,
-    /// The path before `/keys` for the page.
-    pub(crate) base_path: String,
-    /// The URL of the API that the keys are for, in examples.
-    pub(crate) api_url: String,
-    /// The command that makes a link to the page.
-    pub(crate) link_command: LinkCommand,
-}
-
-/// The tasks of a list that is served.
-#[derive(Debug)]
-pub(crate) struct ListTasks {
-    /// Keeps the gate up to date with the list.
-    pub(crate) following: JoinHandle<()>,
-    /// Adds the uses of keys to the list.
-    pub(crate) sampling: JoinHandle<()>,
-    /// Ends `sampling` when it is dropped.
-    pub(crate) stop: oneshot::Sender<()>,
-}
-
-/// How long a stop waits until the last uses are in the list. What is not waits in the file of
-/// counts.
-const LAST_SAMPLE: Duration = Duration::from_secs(2);
-
-impl ListTasks {
-    /// Ends the tasks.
-    pub(crate) async fn stop(self) {
-        self.following.abort();
-        // It ends with an error, that of the abortion.
-        let _ = self.following.await;
-        drop(self.stop);
-        let mut sampling = self.sampling;
-        if timeout(LAST_SAMPLE, &mut sampling).await.is_err() {
-            sampling.abort();
-        }
     }
 }
 

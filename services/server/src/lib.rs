@@ -18,13 +18,15 @@
 //! | `notify` | reports to the supervisor, such as systemd |
 //! | `keys` | with the feature `keys`: the options and the start of the list of keys |
 //! | `shell` | how printed commands are written for a shell |
-//! | `service` | what the routes share: the gate, the log, the metrics, the limit of invalid keys |
+//! | `service` | the routes |
+//! | `service::state`, `list` | what the routes share: the gate, the log, the metrics; the list of keys that is served |
+//! | `service::fields`, `json` | header fields of requests, bodies in JSON |
 //! | `service::auth`, `settle`, `contacts`, `limits` | the routes |
 //! | `service::refusals` | other statuses and bodies of refusals |
 //! | `service::charges` | the tokens of charges, each settled once |
 //! | `service::check`, `guesses`, `preflight` | the check before a route, the limit of invalid keys, CORS preflights |
 //! | `service::address` | the client address of a request |
-//! | `service::bind`, `passed`, `listen`, `slots` | sockets, those of systemd, connections, and the limits of connections |
+//! | `service::bind`, `socket`, `passed`, `listen`, `slots` | sockets, those of systemd, connections, and the limits of connections |
 //! | `service::data` | the data folder: the gate and its pepper |
 //! | `service::log`, `header_case` | the log, the letter case of header names |
 //! | `service::metrics`, `denied` | the metrics, the keys that are denied most |

@@ -8,25 +8,25 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 use keytally::now;
-use keytally::redact::{policy_error, redact};
+use keytally::redact::policy_error;
 use keytally::{Followed, ParsePolicyError, Plan, Window};
 #[cfg(feature = "keys")]
 use keytally_keys::page::LinkCommand;
 use keytally_tower::KeySources;
 use tokio::runtime::Runtime;
 
-#[cfg(feature = "keys")]
-use crate::keys::ServedList;
 use crate::notify::Supervisor;
 use crate::service::address::TrustedProxy;
-use crate::service::bind::{Listener, Listeners, Sockets, passed_name};
+use crate::service::bind::{Listener, Listeners, Sockets, parse_address};
 use crate::service::charges::{Charges, MAX_LIFETIME};
 use crate::service::data::{self, Data, GateOptions};
 use crate::service::guesses::FailurePolicy;
+#[cfg(feature = "keys")]
+use crate::service::list::ServedList;
 use crate::service::listen;
 use crate::service::preflight::MethodSource;
 use crate::service::refusals::Refusals;
-use crate::service::{Service, Settings};
+use crate::service::state::{Service, Settings};
 use crate::shell::{SHELL, Shell};
 use crate::system::{Hangup, StopSignals, hangup};
 use keytally_cli::internal::Failure;
@@ -178,29 +178,6 @@ fn parse_failures(text: &str) -> Result<Failures, String> {
     policy.map(Failures).map_err(|error: ParsePolicyError| {
         format!("{}; off disables the limit", policy_error(&error))
     })
-}
-
-/// Checks the syntax of an address to listen on.
-pub(crate) fn parse_address(text: &str) -> Result<String, String> {
-    let is_tcp = |(host, port): (&str, &str)| {
-        let brackets = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
-        let has_host = match brackets {
-            Some(address) => address.parse::<Ipv6Addr>().is_ok(),
-            None => !host.is_empty() && !host.contains([':', '[', ']']),
-        };
-        has_host && port.parse::<u16>().is_ok()
-    };
-    let is_address = match text.strip_prefix("unix:") {
-        Some(path) => !path.is_empty(),
-        None => passed_name(text).is_some() || text.rsplit_once(':').is_some_and(is_tcp),
-    };
-    if is_address {
-        return Ok(text.to_owned());
-    }
-    Err(format!(
-        "{:?} is not an address; write an address and a port, such as 127.0.0.1:8080 or [::1]:8080, or unix: and a path, or systemd",
-        redact(text)
-    ))
 }
 
 /// Checks a value of `--key-from`.

@@ -2,22 +2,19 @@
 
 use alloc::sync::Arc;
 use core::time::Duration;
-use std::path::PathBuf;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, PoisonError};
 use std::thread::sleep;
 
 use clap::Args;
 use keytally::redact::redact;
-use keytally::{Error, FleetError, FleetFile, Peppers, Quota, now};
+use keytally::{Error, FleetError, FleetFile, Quota, now};
 use keytally_cli::internal::{
     Align, Columns, Failure, OutputFormat, PepperSource, Status, number_parser, print_note,
     value_parser,
 };
 use keytally_core::sync::Ordering;
-use keytally_fleet::plan::layout::{PageError, PageState, PageWord, Phase, ReplicasState};
-use keytally_fleet::{
-    Agent, Counts, FleetConfig, MAX_CONFIRM, OnLoss, REQUESTS_PER_S, UnusableKey,
-};
+use keytally_fleet::plan::layout::{PageError, PageState, PageWord, Phase};
+use keytally_fleet::{Agent, FleetConfig, MAX_CONFIRM, OnLoss, REQUESTS_PER_S, UnusableKey};
 use tokio::runtime::Runtime;
 use tokio::time::interval;
 
@@ -25,10 +22,10 @@ use super::commands::KeysView;
 use super::files::{FleetPath, Table, TableFile};
 use super::keys::{self, KeysOptions, KeysReport};
 use super::metrics::Metrics;
+use super::report::{Report, Role, Shared, lacking, replicas_of};
 use super::store::{StoreOptions, failure};
 use crate::notify::Supervisor;
-use crate::serve::parse_address;
-use crate::service::bind::{Listener, Sockets};
+use crate::service::bind::{Listener, Sockets, parse_address};
 use crate::service::listen;
 use crate::system::{StopSignals, host_name};
 
@@ -96,78 +93,6 @@ fn parse_on_loss(text: &str) -> Result<OnLoss, String> {
             redact(text)
         )
     })
-}
-
-/// What an agent does at present.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) enum Role {
-    /// It has not opened the fleet file yet.
-    #[default]
-    Starting,
-    /// Another agent of the machine leads.
-    StandingBy,
-    /// It leads.
-    Leading,
-}
-
-/// What the thread of the agent has to report.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Report {
-    pub(crate) role: Role,
-    pub(crate) phase: Phase,
-    pub(crate) counts: Counts,
-    pub(crate) keys: KeysReport,
-    /// Why there is no store.
-    problem: Option<String>,
-    /// Whether too few replicas confirm.
-    replicas: Option<ReplicasState>,
-    /// The keys of the store that lease requests cannot use.
-    unusable: Vec<UnusableKey>,
-    /// Whether the gate or limiter is in a fleet.
-    is_shared: bool,
-    /// Whether the path leads to another fleet file, or to none.
-    is_removed: bool,
-    /// How often the thread has looked whether it must end.
-    turns: u64,
-}
-
-/// What the threads of an agent share.
-#[derive(Debug)]
-pub(crate) struct Shared {
-    pub(crate) table: PathBuf,
-    /// `gate` or `limiter`.
-    kind: &'static str,
-    pub(crate) file: PathBuf,
-    /// Those of a gate.
-    peppers: Option<Peppers>,
-    report: Mutex<Report>,
-    is_ending: Mutex<bool>,
-}
-
-impl Shared {
-    /// Opens the gate or the limiter that is at the path now.
-    pub(crate) fn open(&self) -> Result<Table, Failure> {
-        Table::open(&self.table, || {
-            self.peppers.clone().ok_or_else(|| Failure::new("the file is a gate now"))
-        })
-    }
-
-    /// Returns what the agent's thread has reported.
-    pub(crate) fn report(&self) -> Report {
-        self.reported().clone()
-    }
-
-    fn reported(&self) -> MutexGuard<'_, Report> {
-        self.report.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn is_ending(&self) -> bool {
-        *self.is_ending.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn end(&self) {
-        *self.is_ending.lock().unwrap_or_else(PoisonError::into_inner) = true;
-    }
 }
 
 impl AgentCommand {
@@ -483,18 +408,6 @@ impl Leader {
     fn note(&self, role: Role) {
         self.shared.reported().role = role;
     }
-}
-
-/// Returns what the agent says of the store's replicas, if too few confirm.
-pub(crate) fn replicas_of(file: &FleetFile<'_>) -> Option<ReplicasState> {
-    ReplicasState::from_bits(file.page(PageWord::Replicas).load(Ordering::Acquire))
-}
-
-/// Returns what too few confirming replicas mean.
-pub(crate) fn lacking(replicas: ReplicasState) -> String {
-    let ReplicasState { needed, confirming } = replicas;
-    let found = format!("{confirming} replicas of the store confirm, and --confirm needs {needed}");
-    format!("{found}: no units are leased")
 }
 
 /// Returns whether a fleet file is that of another gate or limiter.

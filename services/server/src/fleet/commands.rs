@@ -18,8 +18,8 @@ use keytally_fleet::plan::words::{TallyWords, Word, Words as _};
 use keytally_fleet::{FleetConfig, OnLoss, Subject};
 use serde::Serialize;
 
-use super::agent::{lacking, replicas_of};
 use super::files::{FleetPath, Table, TableFile};
+use super::report::{lacking, replicas_of};
 use super::store::{StoreOptions, failure};
 
 /// Share the limits of a gate or a limiter with other machines, and show what this machine has

@@ -18,8 +18,8 @@ use prometheus::{
 };
 use tokio::sync::Mutex;
 
-use super::agent::{Report, Role, Shared};
 use super::commands::{Held, KeysView};
+use super::report::{Report, Role, Shared};
 use crate::service::bind::Listener;
 use crate::service::listen::{Endpoint, MAX_METRICS_CONNECTIONS};
 use crate::service::slots::Slots;

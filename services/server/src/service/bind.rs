@@ -1,18 +1,20 @@
 //! Listening sockets: TCP addresses, Unix sockets with their files, and sockets of systemd.
 
-use core::net::SocketAddr;
+use core::net::{Ipv6Addr, SocketAddr};
 use std::io;
 use std::path::Path;
 
-use tokio::net::{TcpListener, TcpStream};
+use keytally::redact::redact;
 #[cfg(unix)]
-use tokio::net::{UnixListener, UnixStream};
+use tokio::net::UnixStream;
+use tokio::net::{TcpListener, TcpStream};
 
 use super::address::Peer;
 #[cfg(unix)]
 use super::passed::PassedSockets;
+use super::socket::Socket;
 #[cfg(unix)]
-use super::unix_socket::{SocketFile, bind_unix};
+use super::unix_socket::bind_unix;
 use crate::system::{limit_buffers, stop_queuing};
 use keytally_cli::internal::Failure;
 
@@ -34,14 +36,6 @@ pub(crate) struct Listener {
     socket: Socket,
     /// Whether systemd passed it. Connections then wait in it while no service runs.
     is_passed: bool,
-}
-
-/// The socket of a listener.
-#[derive(Debug)]
-pub(super) enum Socket {
-    Tcp(TcpListener),
-    #[cfg(unix)]
-    Unix(UnixListener, SocketFile),
 }
 
 /// Where listeners get their sockets.
@@ -72,6 +66,29 @@ pub(crate) fn passed_name(address: &str) -> Option<&str> {
         "" => Some(""),
         rest => rest.strip_prefix(':'),
     }
+}
+
+/// Checks the syntax of an address to listen on.
+pub(crate) fn parse_address(text: &str) -> Result<String, String> {
+    let is_tcp = |(host, port): (&str, &str)| {
+        let brackets = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
+        let has_host = match brackets {
+            Some(address) => address.parse::<Ipv6Addr>().is_ok(),
+            None => !host.is_empty() && !host.contains([':', '[', ']']),
+        };
+        has_host && port.parse::<u16>().is_ok()
+    };
+    let is_address = match text.strip_prefix("unix:") {
+        Some(path) => !path.is_empty(),
+        None => passed_name(text).is_some() || text.rsplit_once(':').is_some_and(is_tcp),
+    };
+    if is_address {
+        return Ok(text.to_owned());
+    }
+    Err(format!(
+        "{:?} is not an address; write an address and a port, such as 127.0.0.1:8080 or [::1]:8080, or unix: and a path, or systemd",
+        redact(text)
+    ))
 }
 
 /// The listening sockets of a service.

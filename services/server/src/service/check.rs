@@ -14,7 +14,8 @@ use keytally::{
 use keytally_tower::{Answer, Extras, set_fields};
 
 use super::address::Peer;
-use super::{Service, json};
+use super::json::json;
+use super::state::Service;
 
 /// The header that names, in shadow mode, the outcome of a request that would have been refused.
 pub(crate) const SHADOW: &str = "X-Keytally-Shadow";

@@ -8,7 +8,8 @@ use keytally_tower::Extras;
 use serde::Serialize;
 
 use super::check::{Caller, Check, Route};
-use super::{Service, json_of};
+use super::json::json_of;
+use super::state::Service;
 
 /// Charges 1 and returns the contacts of the account.
 pub(crate) async fn contacts(State(service): State<Arc<Service>>, request: Request) -> Response {

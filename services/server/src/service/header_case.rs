@@ -20,9 +20,8 @@ use hyper_util::rt::TokioIo;
 use keytally::FIELD_NAMES;
 use keytally_cli::internal::Failure;
 
-use super::auth::{ACCOUNT_ID, KEY_ENV, KEY_ID, KEY_PLAN};
 use super::check::SHADOW;
-use super::settle::CHARGE;
+use super::fields::{ACCOUNT_ID, CHARGE, KEY_ENV, KEY_ID, KEY_PLAN};
 
 /// The header names of the service. [`FIELD_NAMES`] has those of a verdict.
 const OWN_NAMES: [&str; 6] = [ACCOUNT_ID, KEY_ID, KEY_ENV, KEY_PLAN, SHADOW, CHARGE];

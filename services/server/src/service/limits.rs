@@ -7,7 +7,8 @@ use axum::response::Response;
 use serde::Serialize;
 
 use super::check::{Caller, Check, Route};
-use super::{Service, json_of};
+use super::json::json_of;
+use super::state::Service;
 use keytally_cli::internal::QuotaUse;
 
 /// Returns the quotas of the caller's key.

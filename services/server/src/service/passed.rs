@@ -10,7 +10,7 @@ use std::io;
 use listenfd::ListenFd;
 use tokio::net::{TcpListener, UnixListener};
 
-use super::bind::Socket;
+use super::socket::Socket;
 use super::unix_socket::SocketFile;
 
 /// The sockets that were passed to this process.

@@ -17,13 +17,11 @@ use axum::response::Response;
 use keytally::{Gate, Section};
 use serde::Serialize;
 
-use super::auth::{COST, GROUP, items, wrong_item};
 use super::charges::{Actual, Charges, Refusal};
+use super::fields::{CHARGE, COST, GROUP, digits, items, wrong_item};
+use super::json::{json, json_of};
 use super::metrics::Settlement;
-use super::{Service, json, json_of};
-
-/// The header with the token of a charge.
-pub(crate) const CHARGE: &str = "X-Keytally-Charge";
+use super::state::Service;
 
 /// The response to a settled charge.
 #[derive(Debug, Serialize)]
@@ -170,11 +168,6 @@ fn groups<'h>(headers: &'h HeaderMap, gate: &Gate) -> Result<Vec<(&'h str, u32)>
         groups.push((name, cost));
     }
     Ok(groups)
-}
-
-/// Parses a number of digits only.
-pub(super) fn digits(text: &str) -> Option<u32> {
-    text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse().ok())?
 }
 
 /// Parses a number from 0 to `max`.
