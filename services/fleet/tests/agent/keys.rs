@@ -748,6 +748,32 @@ fn fleet_of_other_gates_or_peppers_is_refused() {
 }
 
 #[test]
+fn overwritten_description_of_the_gates_is_written_again() {
+    let (fleet, mut one, two) = two_machines();
+    one.issue();
+    one.wait_for_all(2);
+    let write = |bytes: &[u8]| fleet.server.query(cmd("HSET").arg(RECORDS).arg("gate").arg(bytes));
+    for junk in [&b"junk"[..], b"x", b"\x04\x03abc", b"", &[b'0'; 99]] {
+        write(junk);
+        let (key, _) = one.issue();
+        until("carried", || two.outcome(&key) == Outcome::Admitted);
+    }
+    // What has the form of a description may be that of another fleet.
+    let seal =
+        |byte| Seal::new("test", &peppers(byte)).seal_text("gate", "of another one").unwrap();
+    let other = seal("6c");
+    write(&other);
+    let error = fleet.start("three", 256).refusal();
+    assert!(error.contains("hdel 'kt:{test/keys}' gate"), "{error}");
+    until("a sentence", || one.problem().contains("sealed under other peppers"));
+    let stored = fleet.server.query(cmd("HGET").arg(RECORDS).arg("gate"));
+    assert_eq!(redis::from_redis_value::<Vec<u8>>(stored).unwrap(), *other);
+    fleet.server.query(cmd("HDEL").arg(RECORDS).arg("gate"));
+    until("no problem", || one.problem().is_empty());
+    assert!(one.stop().unsealed > 0);
+}
+
+#[test]
 fn gate_with_keys_of_its_own_is_refused() {
     let fleet = Fleet::new();
     let one = fleet.start("one", 64);
