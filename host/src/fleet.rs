@@ -26,7 +26,7 @@ use crate::address_limiter::AddressLimiter;
 use crate::clock::{GateClock, SystemClock, instant, now};
 use crate::error::{Error, FleetError};
 use crate::fleet_credits::{Joined, Machine, Patience, is_shared, micros};
-use crate::fleet_map::{FleetMap, FleetTally};
+use crate::fleet_map::{FleetMap, FleetTally, Whose};
 use crate::gate::Gate;
 use crate::limiter::Limiter;
 use crate::lock::Wait;
@@ -762,7 +762,7 @@ impl KeysConfirmed {
 }
 
 /// Opens or creates the map of a fleet file.
-type OpenMap = fn(&Path, FileLayout, u64) -> Result<FleetMap, Error>;
+type OpenMap = fn(&Path, FileLayout, Whose<'_>) -> Result<FleetMap, Error>;
 
 /// Opens the fleet file of a table, and returns the shapes of its tallies.
 fn open(
@@ -772,7 +772,8 @@ fn open(
 ) -> Result<(FleetMap, heapless::Vec<(CreditLayout, bool), MAX_PARTS>), Error> {
     let refused = |source| Error::Fleet { path: path.into(), source };
     let shapes = shapes(table).map_err(refused)?;
-    let map = open(path, file_layout(table).map_err(refused)?, table.id())?;
+    let whose = Whose { number: table.id(), path: table.path() };
+    let map = open(path, file_layout(table).map_err(refused)?, whose)?;
     Ok((map, shapes))
 }
 
