@@ -164,8 +164,8 @@ macro_rules! limiter_in_fleet {
             ///   or has joined before.
             /// - [`Error::NotAFile`], [`Error::Mode`] or [`Error::Owner`] as for the limiter's own
             ///   file.
-            /// - [`Error::Io`] if it cannot be opened, or if the number of this boot cannot be read.
-            ///   The agent creates the file.
+            /// - [`Error::Io`] if it cannot be opened, or if the number of this boot cannot be
+            ///   read. The agent creates the file.
             pub fn join(&self, path: impl AsRef<Path>) -> Result<(), Error> {
                 let path = path.as_ref();
                 let (map, shapes) = open(path, self.into(), FleetMap::open)?;
