@@ -189,7 +189,7 @@ pub(crate) fn check_table(path: &Path, _: &File, metadata: &Metadata) -> Result<
 /// root also accepts the owner of one of these other files.
 pub(crate) fn foreign_owner(metadata: &Metadata, others: &[Metadata]) -> Option<u32> {
     let user = rustix::process::geteuid().as_raw();
-    let others = others.iter().map(MetadataExt::uid);
+    let others = others.iter().map(|other| other.uid());
     Some(metadata.uid()).filter(|owner| is_foreign(*owner, user, others))
 }
 
