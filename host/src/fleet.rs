@@ -160,8 +160,8 @@ macro_rules! limiter_in_fleet {
             /// no effect while the limiter is not in a fleet: see [`set_fleet`](Self::set_fleet).
             ///
             /// # Errors
-            /// - [`Error::Fleet`] if the file belongs to another gate, limiter or user, is a copy or
-            ///   was written before this boot, or is damaged. Also if the limiter has sliding
+            /// - [`Error::Fleet`] if the file belongs to another gate, limiter or user, is a copy
+            ///   or was written before this boot, or is damaged. Also if the limiter has sliding
             ///   windows, or has joined before. A process of root accepts the owner of the limiter,
             ///   and of the file's folder.
             /// - [`Error::NotAFile`] or [`Error::Mode`] as for the limiter's own file.

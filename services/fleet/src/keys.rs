@@ -746,8 +746,8 @@ impl<'a> Turns<'a> {
             None if Seal::is_text(sealed) => {
                 return Err(FleetError::refused(format!(
                     "the keys of the fleet {fleet} in the store are sealed under other peppers: give \
-                     all machines of the fleet the same peppers; if they have them, another program \
-                     has changed the field: hdel 'kt:{{{fleet}/keys}}' {GATE_FIELD}"
+                     all machines of the fleet the same peppers; if they have them, another \
+                     program has changed the field: hdel 'kt:{{{fleet}/keys}}' {GATE_FIELD}"
                 )));
             }
             text => text.map(str::to_owned),
