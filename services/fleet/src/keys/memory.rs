@@ -477,7 +477,7 @@ mod tests {
         for damaged in [b"junk", &bytes[..8], &bytes[..bytes.len() - 1], &changed] {
             let sentence = damage(damaged, 4).unwrap_or_default();
             assert!(sentence.contains("api.gate.versions was damaged"), "{}", damaged.len());
-            assert_eq!(Memory::open(&gate, 5, 4).unwrap().damage().is_some(), damaged == &changed);
+            assert_eq!(Memory::open(&gate, 5, 4).unwrap().damage().is_some(), damaged == changed);
         }
         // A file of another capacity is whole, and a new machine has none.
         for (whole, capacity) in [(&bytes[..], 4), (&bytes, 8), (&[], 4)] {
