@@ -83,8 +83,8 @@ impl Issue {
         let (key, key_id) = gate
             .change(|gate| gate.issue(&new))
             .map_err(|error| not_issued(&gate.current(), &new, error))?;
-        // Before the wait for other machines: an interruption of it would leave a valid key that was
-        // never printed.
+        // Before the wait for other machines: a signal during the wait would else leave a valid key
+        // that was never printed.
         if let Err(failure) = print_once(self.format, &key, key_id, &gate.current()) {
             return Err(unprinted(key_id, &failure, gate.change(|gate| gate.revoke(key_id))));
         }
