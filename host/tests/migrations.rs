@@ -6,10 +6,10 @@
 #[expect(dead_code, reason = "each test uses a part of this module")]
 mod support;
 
-use core::sync::atomic::{AtomicU32, Ordering};
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
+use std::sync::Mutex;
 use std::thread;
 
 use keytally::{
@@ -335,13 +335,13 @@ fn changes_continue_in_the_new_file_through_migrations() {
     let (threads, each) = (2, 6);
     let config = GateConfig::default().with_keys(threads * each * migrations);
     drop(Gate::create(at.join("gate"), peppers(), &config).unwrap());
-    let migrated = AtomicU32::new(0);
+    let migrated = Mutex::new(0);
     let changes: u32 = thread::scope(|scope| {
         let change = || {
             let followed = Followed::open(at.join("gate"), peppers()).unwrap();
             let mut issued = 0;
             loop {
-                let finished = migrated.load(Ordering::Acquire);
+                let finished = *migrated.lock().unwrap();
                 if finished == migrations {
                     return 2 * issued;
                 }
@@ -365,7 +365,7 @@ fn changes_continue_in_the_new_file_through_migrations() {
                 gate.migrate(at.join("new"), &MigrationConfig::default())
             };
             followed.change_within(Wait::default(), migrate).unwrap();
-            migrated.fetch_add(1, Ordering::Release);
+            *migrated.lock().unwrap() += 1;
         }
         threads.into_iter().map(|thread| thread.join().unwrap()).sum()
     });
