@@ -9,6 +9,7 @@ mod support;
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
+use std::sync::Mutex;
 use std::thread;
 
 use keytally::{
@@ -328,34 +329,45 @@ fn other_name(gate: &Gate) -> keytally::Text<16> {
 fn changes_continue_in_the_new_file_through_migrations() {
     let folder = folder();
     let at = folder.path();
-    let config = GateConfig::default().with_keys(500);
+    let migrations: u32 = if is_full() { 400 } else { 40 };
+    // A thread issues this many keys for each migration. Without a bound, slow migrations would let
+    // the threads fill the gate: the record of a revoked key is free after an hour only.
+    let (threads, each) = (2, 6);
+    let config = GateConfig::default().with_keys(threads * each * migrations);
     drop(Gate::create(at.join("gate"), peppers(), &config).unwrap());
-    let migrations = if is_full() { 400 } else { 40 };
-    let changes: usize = thread::scope(|scope| {
+    let migrated = Mutex::new(0);
+    let changes: u32 = thread::scope(|scope| {
         let change = || {
             let followed = Followed::open(at.join("gate"), peppers()).unwrap();
-            let mut changes = 0;
-            while !at.join("end").exists() {
+            let mut issued = 0;
+            loop {
+                let finished = *migrated.lock().unwrap();
+                if finished == migrations {
+                    return 2 * issued;
+                }
+                if issued == each * (finished + 1) {
+                    thread::yield_now();
+                    continue;
+                }
                 let issue = |gate: &Current, _: Wait<'_>| gate.issue(&new_key());
                 let (key, id) = followed.change_within(Wait::default(), issue).unwrap();
                 let revoke = |gate: &Current, _: Wait<'_>| gate.revoke(id);
                 followed.change_within(Wait::default(), revoke).unwrap();
                 let verdict = followed.call(|gate| gate.check(Some(key.expose().as_bytes()), 1));
                 assert_eq!(Some(verdict).outcome(), Outcome::InvalidKey);
-                changes += 2;
+                issued += 1;
             }
-            changes
         };
-        let threads = [(); 2].map(|()| scope.spawn(change));
+        let threads: Vec<_> = (0..threads).map(|_| scope.spawn(change)).collect();
         let followed = Followed::open(at.join("gate"), peppers()).unwrap();
         for _ in 0..migrations {
             let migrate = |gate: &Current, _: Wait<'_>| {
                 gate.migrate(at.join("new"), &MigrationConfig::default())
             };
             followed.change_within(Wait::default(), migrate).unwrap();
+            *migrated.lock().unwrap() += 1;
         }
-        fs::write(at.join("end"), "").unwrap();
-        threads.map(|thread| thread.join().unwrap()).iter().sum()
+        threads.into_iter().map(|thread| thread.join().unwrap()).sum()
     });
     let keys = open(at).list();
     assert!(keys.iter().all(|key| key.state == KeyState::Revoked));

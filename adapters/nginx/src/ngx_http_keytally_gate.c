@@ -40,21 +40,35 @@ ngx_flag_t ngx_http_keytally_gate_is_same_file(ngx_http_keytally_file_t one,
     return one.device == other.device && one.inode == other.inode;
 }
 
+/** Whether the gate's file cannot be opened with another pepper either, for the same reason. */
+static ngx_flag_t ngx_http_keytally_gate_is_unusable(ngx_http_keytally_gate_t *gate,
+                                                     kt_status reason) {
+    char other[KT_PEPPER_SIZE];
+    kt_gate *opened;
+    return kt_pepper_generate(other, sizeof other) == KT_OK &&
+           kt_gate_open((const char *)gate->path.data, other, sizeof other - 1, &opened) == reason;
+}
+
 /**
  * Opens the file at the gate's path, and joins its fleet. On success, closes the file that was open
- * before.
+ * before. On failure, writes which of the gate's paths is that of the unusable file.
  */
-static kt_status ngx_http_keytally_gate_open(ngx_http_keytally_gate_t *gate) {
+static kt_status ngx_http_keytally_gate_open(ngx_http_keytally_gate_t *gate, ngx_str_t **failed) {
     /* The identities are read first: if a file is replaced in between, the timer reopens it. */
     ngx_http_keytally_file_t file = ngx_http_keytally_file_at(&gate->path);
     ngx_http_keytally_file_t fleet_file = ngx_http_keytally_file_at(&gate->fleet_path);
     kt_gate *fresh;
     kt_status status = kt_gate_open_with_pepper_file((const char *)gate->path.data,
                                                      (const char *)gate->pepper_path.data, &fresh);
-    if (status != KT_OK) return status;
+    if (status != KT_OK) {
+        *failed = ngx_http_keytally_gate_is_unusable(gate, status) ? &gate->path
+                                                                   : &gate->pepper_path;
+        return status;
+    }
     if (gate->fleet_path.len > 0) status = kt_gate_join(fresh, (const char *)gate->fleet_path.data);
     if (status != KT_OK) {
         kt_gate_close(fresh);
+        *failed = &gate->fleet_path;
         return status;
     }
     /* These fail only for an invalid handle. */
@@ -118,6 +132,20 @@ static void ngx_http_keytally_gate_cleanup(void *data) {
     gate->handle = NULL;
 }
 
+/**
+ * Returns a path as an error of the configuration may repeat it: a text with 16 or more letters and
+ * digits in a row may be a key or a pepper that was given by mistake.
+ */
+static ngx_str_t *ngx_http_keytally_shown(ngx_str_t *path) {
+    static ngx_str_t hidden = ngx_string("...");
+    size_t in_a_row = 0;
+    for (size_t i = 0; i < path->len; i++) {
+        in_a_row = ngx_strchr("/._-", path->data[i]) == NULL ? in_a_row + 1 : 0;
+        if (in_a_row == 16) return &hidden;
+    }
+    return path;
+}
+
 /** `keytally_gate NAME file=PATH pepper_file=PATH [fleet=PATH];` */
 char *ngx_http_keytally_gate(ngx_conf_t *cf, ngx_command_t *cmd, void *conf) {
     (void)cmd;
@@ -165,13 +193,15 @@ char *ngx_http_keytally_gate(ngx_conf_t *cf, ngx_command_t *cmd, void *conf) {
     cleanup->handler = ngx_http_keytally_gate_cleanup;
     cleanup->data = gate;
     *slot = gate;
-    kt_status status = ngx_http_keytally_gate_open(gate);
+    ngx_str_t *failed = NULL;
+    kt_status status = ngx_http_keytally_gate_open(gate, &failed);
     if (status != KT_OK) {
-        ngx_conf_log_error(
-            NGX_LOG_EMERG, cf, 0,
-            "cannot open the gate of \"file=\" with the peppers of \"pepper_file=\"%s: %s",
-            gate->fleet_path.len == 0 ? "" : ", or the fleet file of \"fleet=\"",
-            kt_status_message(status));
+        ngx_conf_log_error(NGX_LOG_EMERG, cf, 0, "cannot open \"%V\", %s: %s",
+                           ngx_http_keytally_shown(failed),
+                           failed == &gate->path          ? "the gate of \"file=\""
+                           : failed == &gate->pepper_path ? "the peppers of \"pepper_file=\""
+                                                          : "the fleet file of \"fleet=\"",
+                           kt_status_message(status));
         return NGX_CONF_ERROR;
     }
     return NGX_CONF_OK;
@@ -194,8 +224,9 @@ static void ngx_http_keytally_gate_timer(ngx_event_t *event) {
     ngx_http_keytally_file_t fleet = ngx_http_keytally_file_at(&gate->fleet_path);
     if ((now.inode != 0 && !ngx_http_keytally_gate_is_same_file(now, gate->file)) ||
         (fleet.inode != 0 && !ngx_http_keytally_gate_is_same_file(fleet, gate->fleet_file))) {
+        ngx_str_t *failed = &gate->pepper_path;
         kt_status status = ngx_http_keytally_is_regular_file(&gate->pepper_path)
-                               ? ngx_http_keytally_gate_open(gate)
+                               ? ngx_http_keytally_gate_open(gate, &failed)
                                : KT_NOT_A_FILE;
         if (status == KT_OK) {
             ngx_log_error(NGX_LOG_NOTICE, event->log, 0,
@@ -207,10 +238,10 @@ static void ngx_http_keytally_gate_timer(ngx_event_t *event) {
                    status != gate->rejected_status) {
             ngx_log_error(NGX_LOG_ERR, event->log, 0,
                           "keytally \"%V\": \"%V\"%s was replaced; the old file stays in use until "
-                          "the new one can be opened: %s",
+                          "the new one can be opened: %s (\"%V\")",
                           &gate->name, &gate->path,
                           gate->fleet_path.len == 0 ? "" : " or its fleet file",
-                          kt_status_message(status));
+                          kt_status_message(status), failed);
             gate->rejected_file = now;
             gate->rejected_fleet_file = fleet;
             gate->rejected_status = status;

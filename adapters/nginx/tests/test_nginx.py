@@ -1713,6 +1713,16 @@ class Readme(unittest.TestCase):
             self.assertTrue(file.read().endswith(complete))
         self.check_auth_request_example(location)
 
+    def test_gate_with_a_fleet_file_of_the_book_is_opened(self):
+        with open(os.path.join(os.path.dirname(__file__), "../../../docs/how-to/share-limits.md")) as file:
+            gate = re.search(r"^\| nginx \| `(.*)` \|$", file.read(), re.MULTILINE)[1]
+        self.assertIn("fleet=/dev/shm/api.gate.fleet;", gate)
+        nginx = Nginx(http="\n" + gate.replace("/dev/shm/", "") + "\n")
+        FleetFile(nginx, "api.gate.fleet")
+        done = subprocess.run(nginx.command("-t"), capture_output=True, text=True)
+        shutil.rmtree(nginx.folder)
+        self.assertEqual(done.returncode, 0, done.stderr)
+
     def test_limits_of_the_book_deny_a_burst(self):
         """docs/how-to/addresses.md, and docs/migrate/limit-req.md before and after."""
         for page in ("how-to/addresses.md", "migrate/limit-req.md"):
@@ -2004,12 +2014,15 @@ class Configuration(unittest.TestCase):
         gate = "keytally_gate api file=api.gate pepper_file=pepper;"
         zone = "keytally_limit_zone zone=z:1m key=$uri policy=1/s;"
         mistakes = {
-            "keytally_gate api file=nowhere pepper_file=pepper;": "cannot open the gate",
-            "keytally_gate api file=pepper pepper_file=pepper;": "cannot open the gate",
-            "keytally_gate api file=api.gate pepper_file=nowhere;": "cannot open the gate",
+            "keytally_gate api file=nowhere pepper_file=pepper;": '/nowhere", the gate of "file=": there is no such file or folder',
+            "keytally_gate api file=pepper pepper_file=pepper;": '/pepper", the gate of "file=": ',
+            "keytally_gate api file=api.gate pepper_file=nowhere;": '/nowhere", the peppers of "pepper_file=": there is no such file or folder',
+            "keytally_gate api file=api.gate pepper_file=file.txt;": '/file.txt", the peppers of "pepper_file=": ',
+            "keytally_gate api file=nowhere pepper_file=nowhere;": '/nowhere", the gate of "file=": there is no such file or folder',
             "keytally_gate api file=api.gate;": "invalid number of arguments",
             "keytally_gate api file=api.gate peppers=pepper;": 'parameter 3 of "keytally_gate" is none of "file=", "pepper_file=" and "fleet="',
-            "keytally_gate api file=api.gate pepper_file=pepper fleet=nowhere;": 'or the fleet file of "fleet=": there is no such file or folder',
+            "keytally_gate api file=api.gate pepper_file=pepper fleet=nowhere;": '/nowhere", the fleet file of "fleet=": there is no such file or folder',
+            "keytally_gate api file=api.gate pepper_file=pepper fleet=/run/of.example/api.gate.fleet;": 'cannot open "/run/of.example/api.gate.fleet", the fleet file of "fleet=": ',
             "keytally_gate api file=api.gate pepper_file=pepper fleet=api.gate;": "this is not the fleet file of the gate",
             "keytally_gate api file=api.gate pepper_file=pepper fleet=;": "has an empty path",
             "keytally_gate api file= pepper_file=pepper;": "has an empty path",
@@ -2092,6 +2105,7 @@ class Configuration(unittest.TestCase):
             "keytally_gate {} file=api.gate pepper_file=pepper;",
             "keytally_gate api file={} pepper_file=pepper;",
             "keytally_gate api file=api.gate pepper_file={};",
+            "keytally_gate api file=api.gate pepper_file=pepper fleet={};",
             "keytally_gate api {} pepper_file=pepper;",
             "keytally {};",
             "keytally_headers {};",

@@ -83,14 +83,12 @@ impl Issue {
         let (key, key_id) = gate
             .change(|gate| gate.issue(&new))
             .map_err(|error| not_issued(&gate.current(), &new, error))?;
-        // Before the key is shown, so that a client that has it is known everywhere.
-        let status = self.fleet.wait(&gate.current());
-        match print_once(self.format, &key, key_id, &gate.current()) {
-            Ok(()) => status,
-            Err(failure) => {
-                Err(unprinted(key_id, &failure, gate.change(|gate| gate.revoke(key_id))))
-            }
+        // Before the wait for other machines: a signal during the wait would else leave a valid key
+        // that was never printed.
+        if let Err(failure) = print_once(self.format, &key, key_id, &gate.current()) {
+            return Err(unprinted(key_id, &failure, gate.change(|gate| gate.revoke(key_id))));
         }
+        self.fleet.wait(&gate.current())
     }
 }
 

@@ -14,7 +14,7 @@ use rustls::RootCertStore;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
-use crate::address::Endpoint;
+use crate::address::{Endpoint, Topology};
 use crate::clock::Steady;
 use crate::config::StoreConfig;
 use crate::error::FleetError;
@@ -61,6 +61,17 @@ impl Access {
                 "{} is a store without TLS, and certificates are named: begin its URL with \
                  `rediss`, or name none",
                 store.url
+            )));
+        }
+        // Agents of several stores may share their environment. A file is named for this store.
+        if !matches!(store.url.topology, Topology::Sentinel { .. })
+            && matches!(store.sentinel_password, Some(PasswordSource::File(_)))
+        {
+            return Err(FleetError::refused(format!(
+                "{} is a store without Sentinels, and a password of them is named: begin its URL \
+                 with `{}+sentinel`, or name none",
+                store.url,
+                if store.url.is_tls { "rediss" } else { "redis" }
             )));
         }
         Ok(Self {
@@ -299,6 +310,9 @@ pub(crate) fn explained(endpoint: &Endpoint, error: &RedisError) -> FleetError {
             FleetError::refused(format!("{at} gives the agent's user too few rights: {detail}"))
         }
         (ErrorKind::InvalidClientConfig, _) => FleetError::refused(format!("{at}: {error}")),
+        (ErrorKind::Parse, _) => FleetError::refused(format!(
+            "{at} does not speak the protocol of Redis: name the port of a Redis or Valkey"
+        )),
         _ if error.is_timeout() => FleetError::lost(format!("{at} does not answer")),
         _ if is_invalid_certificate(error) => {
             FleetError::refused(format!("the certificate of {at} is not accepted: {error}"))

@@ -983,6 +983,10 @@ impl Refusal {
     /// Returns what the log says of a key.
     fn sentence(&self, key_id: KeyId) -> String {
         match self {
+            Self::Gate(AdminError::NoRoomToImport) => format!(
+                "key {key_id} of another machine cannot be put into this gate: another key has its \
+                 record; revoke one of the two, and issue another key"
+            ),
             Self::Gate(why) => {
                 format!("key {key_id} of another machine cannot be put into this gate: {why}")
             }

@@ -3,6 +3,8 @@
 use alloc::sync::Arc;
 use core::time::Duration;
 use std::fs;
+use std::io::{Read as _, Write as _};
+use std::net::TcpListener;
 
 use keytally_fleet::plan::layout::Phase;
 use keytally_fleet::plan::request::LEASE_SCRIPT;
@@ -255,6 +257,49 @@ fn connection_by_tls_verifies_the_certificate() {
     let error = refused(&plain);
     assert!(error.contains("is a store without TLS, and certificates are named"), "{error}");
     drop(server);
+}
+
+#[test]
+fn server_that_does_not_speak_the_protocol_is_named_in_one_line() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    std::thread::spawn(move || {
+        for client in listener.incoming() {
+            let mut client = client.unwrap();
+            let _ = client.read(&mut [0; 64]);
+            let _ = client.write_all(b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n");
+        }
+    });
+    // With a user, the first command signs in.
+    for user in ["", "agent@"] {
+        let error = refused(&config(&format!("redis://{user}{address}")));
+        let expected = format!(
+            "the store at {address} does not speak the protocol of Redis: name the port of a Redis \
+             or Valkey"
+        );
+        assert_eq!(error, expected);
+    }
+}
+
+#[test]
+fn password_of_sentinels_without_sentinels_is_refused() {
+    for (url, scheme) in [
+        ("redis://store", "redis+sentinel"),
+        ("rediss://store", "rediss+sentinel"),
+        ("redis+cluster://store", "redis+sentinel"),
+        ("unix:///run/store", "redis+sentinel"),
+    ] {
+        let mut config = config(url);
+        config.store.sentinel_password = Some(PasswordSource::File("password".into()));
+        let error = refused(&config);
+        let expected = format!("begin its URL with `{scheme}`, or name none");
+        assert!(error.contains("is a store without Sentinels, and a password"), "{error}");
+        assert!(error.ends_with(&expected), "{error}");
+    }
+    let server = Server::start(&[]);
+    let mut config = config(&server.url());
+    config.store.sentinel_password = Some(PasswordSource::Environment("PASSWORD".to_owned()));
+    leads(&config);
 }
 
 #[test]
