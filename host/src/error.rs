@@ -449,6 +449,12 @@ pub enum FleetError {
     },
     /// The machine's agent does not carry keys to other machines.
     NotCarried,
+    /// The file belongs to another user than this process, root, and, for a process of root, the
+    /// owners of the gate and of the file's folder. That user could write units to it.
+    Owner {
+        /// The number of the user.
+        owner: u32,
+    },
     /// The page of the file is not that of this gate, or its credits are void.
     Page(PageError),
     /// The gate's windows slide.
@@ -485,6 +491,11 @@ impl fmt::Display for FleetError {
             Self::NotCarried => f.write_str(
                 "the agent of this machine carries no keys to other machines: it has --no-keys, or \
                  the gate follows a list of keys",
+            ),
+            Self::Owner { owner } => write!(
+                f,
+                "the fleet file belongs to user {owner}, who could write units to it; remove it \
+                 and start the agent again, as the user of the servers"
             ),
             Self::Page(PageError::Stale) => {
                 write!(f, "{}; start the agent, which replaces it", PageError::Stale)

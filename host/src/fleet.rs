@@ -26,7 +26,7 @@ use crate::address_limiter::AddressLimiter;
 use crate::clock::{GateClock, SystemClock, instant, now};
 use crate::error::{Error, FleetError};
 use crate::fleet_credits::{Joined, Machine, Patience, is_shared, micros};
-use crate::fleet_map::{FleetMap, FleetTally};
+use crate::fleet_map::{FleetMap, FleetTally, Whose};
 use crate::gate::Gate;
 use crate::limiter::Limiter;
 use crate::lock::Wait;
@@ -43,9 +43,10 @@ impl Gate {
     /// effect while the gate is not in a fleet: see [`set_fleet`](Self::set_fleet).
     ///
     /// # Errors
-    /// - [`Error::Fleet`] if the file belongs to another gate, is a copy or was written before
-    ///   this boot, or is damaged. Also if the gate has sliding windows, or has joined before.
-    /// - [`Error::NotAFile`], [`Error::Mode`] or [`Error::Owner`] as for the gate's own file.
+    /// - [`Error::Fleet`] if the file belongs to another gate or user, is a copy or was written
+    ///   before this boot, or is damaged. Also if the gate has sliding windows, or has joined
+    ///   before. A process of root accepts the owner of the gate, and of the file's folder.
+    /// - [`Error::NotAFile`] or [`Error::Mode`] as for the gate's own file.
     /// - [`Error::Io`] if it cannot be opened, or if the number of this boot cannot be read. The
     ///   agent creates the file.
     pub fn join(&self, path: impl AsRef<Path>) -> Result<(), Error> {
@@ -159,11 +160,11 @@ macro_rules! limiter_in_fleet {
             /// no effect while the limiter is not in a fleet: see [`set_fleet`](Self::set_fleet).
             ///
             /// # Errors
-            /// - [`Error::Fleet`] if the file belongs to another gate or limiter, is a copy or was
-            ///   written before this boot, or is damaged. Also if the limiter has sliding windows,
-            ///   or has joined before.
-            /// - [`Error::NotAFile`], [`Error::Mode`] or [`Error::Owner`] as for the limiter's own
-            ///   file.
+            /// - [`Error::Fleet`] if the file belongs to another gate, limiter or user, is a copy
+            ///   or was written before this boot, or is damaged. Also if the limiter has sliding
+            ///   windows, or has joined before. A process of root accepts the owner of the limiter,
+            ///   and of the file's folder.
+            /// - [`Error::NotAFile`] or [`Error::Mode`] as for the limiter's own file.
             /// - [`Error::Io`] if it cannot be opened, or if the number of this boot cannot be
             ///   read. The agent creates the file.
             pub fn join(&self, path: impl AsRef<Path>) -> Result<(), Error> {
@@ -764,7 +765,7 @@ impl KeysConfirmed {
 }
 
 /// Opens or creates the map of a fleet file.
-type OpenMap = fn(&Path, FileLayout, u64) -> Result<FleetMap, Error>;
+type OpenMap = fn(&Path, FileLayout, Whose<'_>) -> Result<FleetMap, Error>;
 
 /// Opens the fleet file of a table, and returns the shapes of its tallies.
 fn open(
@@ -774,7 +775,8 @@ fn open(
 ) -> Result<(FleetMap, heapless::Vec<(CreditLayout, bool), MAX_PARTS>), Error> {
     let refused = |source| Error::Fleet { path: path.into(), source };
     let shapes = shapes(table).map_err(refused)?;
-    let map = open(path, file_layout(table).map_err(refused)?, table.id())?;
+    let whose = Whose { number: table.id(), path: table.path() };
+    let map = open(path, file_layout(table).map_err(refused)?, whose)?;
     Ok((map, shapes))
 }
 

@@ -39,6 +39,14 @@ pub(crate) struct FleetMap {
     identity: Identity,
 }
 
+/// The gate or limiter that a fleet file is for.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Whose<'p> {
+    pub(crate) number: u64,
+    /// `None` in memory.
+    pub(crate) path: Option<&'p Path>,
+}
+
 /// The words of one tally.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct FleetTally<'m> {
@@ -48,16 +56,18 @@ pub(crate) struct FleetTally<'m> {
 
 impl FleetMap {
     /// Creates the file if there is none. Replaces one whose credits are void, and opens it.
-    pub(crate) fn create(path: &Path, layout: FileLayout, gate: u64) -> Result<Self, Error> {
+    pub(crate) fn create(path: &Path, layout: FileLayout, gate: Whose<'_>) -> Result<Self, Error> {
         let is_void = |error: &FleetError| *error == FleetError::Page(PageError::Stale);
         Self::create_over(path, layout, gate, is_void)
     }
 
     /// Creates the file as [`create`](Self::create) does, and also replaces one of another gate, of
     /// another version or of another length, unless an agent has its lock.
-    pub(crate) fn replace(path: &Path, layout: FileLayout, gate: u64) -> Result<Self, Error> {
+    pub(crate) fn replace(path: &Path, layout: FileLayout, gate: Whose<'_>) -> Result<Self, Error> {
         let is_fleet = |error: &FleetError| {
-            !matches!(error, FleetError::Page(PageError::NotAFleet | PageError::Empty))
+            let is_fleet =
+                !matches!(error, FleetError::Page(PageError::NotAFleet | PageError::Empty));
+            is_fleet && !matches!(error, FleetError::Owner { .. })
         };
         Self::create_over(path, layout, gate, is_fleet)
     }
@@ -65,7 +75,7 @@ impl FleetMap {
     fn create_over(
         path: &Path,
         layout: FileLayout,
-        gate: u64,
+        gate: Whose<'_>,
         is_replaced: impl Fn(&FleetError) -> bool,
     ) -> Result<Self, Error> {
         // Without it, the file cannot be opened, so none is made.
@@ -86,8 +96,8 @@ impl FleetMap {
         Self::open(path, layout, gate)
     }
 
-    /// Opens the file of the gate with this number.
-    pub(crate) fn open(path: &Path, layout: FileLayout, gate: u64) -> Result<Self, Error> {
+    /// Opens the file of this gate.
+    pub(crate) fn open(path: &Path, layout: FileLayout, gate: Whose<'_>) -> Result<Self, Error> {
         let refused = |source| Error::Fleet { path: path.into(), source };
         let file = open_regular(path)?;
         let metadata = file.metadata().map_err(|error| Error::io("examine", path, error))?;
@@ -95,12 +105,15 @@ impl FleetMap {
         if ![0, MAGIC].contains(&found[0]) {
             return Err(refused(PageError::NotAFleet.into()));
         }
+        if let Some(owner) = foreign_owner(path, &metadata, gate) {
+            return Err(refused(FleetError::Owner { owner }));
+        }
         system::check_table(path, &file, &metadata)?;
         let number =
             system::Identity::new(&file).map_err(|error| Error::io("examine", path, error))?;
         let identity = Identity {
             tallies: layout.tallies(),
-            gate,
+            gate: gate.number,
             boot: system::boot()?,
             inode: number.number(),
         };
@@ -247,6 +260,16 @@ impl FleetMap {
     pub(crate) fn try_lock(&self) -> std::io::Result<bool> {
         self.file.open_file().map_or(Ok(false), system::try_lock)
     }
+}
+
+/// Returns the owner of a file whom this process does not trust. A process of root trusts those of
+/// the gate and of the file's folder: servers may run as another user.
+fn foreign_owner(path: &Path, metadata: &fs::Metadata, gate: Whose<'_>) -> Option<u32> {
+    let folder = path.parent().filter(|folder| *folder != Path::new(""));
+    let others = [gate.path, Some(folder.unwrap_or(Path::new(".")))];
+    let others: Vec<_> =
+        others.into_iter().flatten().filter_map(|at| fs::metadata(at).ok()).collect();
+    system::foreign_owner(metadata, &others)
 }
 
 /// Returns the first words of a file. Words after its end are 0.

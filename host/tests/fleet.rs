@@ -605,6 +605,33 @@ fn file_of_another_gate_or_boot_is_refused_or_replaced() {
 }
 
 /// Returns any tally that has an owner.
+/// Root could take what another user has written for units. Only root can give a file away.
+#[cfg(unix)]
+#[test]
+fn file_of_another_user_is_refused_and_kept() {
+    use std::os::unix::fs::{MetadataExt as _, chown};
+    let folder = tempfile::tempdir().unwrap();
+    let (two, _) = machines(folder.path(), 1, "10/week", 4);
+    let Machine { fleet, path, .. } = &two[0];
+    let gate = opened(path);
+    if chown(fleet, Some(65534), None).is_err() {
+        assert_ne!(fs::metadata(fleet).unwrap().uid(), 0);
+        return;
+    }
+    for open in [FleetFile::open, FleetFile::create, FleetFile::replace] {
+        let error = open(fleet, &gate).unwrap_err().to_string();
+        let expected = "belongs to user 65534, who could write units to it; remove it and start";
+        assert!(error.contains(expected), "{error}");
+    }
+    assert!(fleet.exists());
+    // The gate, or else the folder, is that user's too.
+    for whose in [path, folder.path()] {
+        chown(whose, Some(65534), None).unwrap();
+        FleetFile::open(fleet, &gate).unwrap();
+        chown(whose, Some(0), None).unwrap();
+    }
+}
+
 fn only_any(file: &FleetFile<'_>) -> u32 {
     (0..file.tallies()).find(|&tally| file.subject(tally).is_some()).unwrap()
 }

@@ -185,6 +185,18 @@ pub(crate) fn check_table(path: &Path, _: &File, metadata: &Metadata) -> Result<
     table_rule(path, metadata.uid(), metadata.mode() & 0o7777, user)
 }
 
+/// Returns the owner of a fleet file, unless it is the user of this process or root. A process of
+/// root also accepts the owner of one of these other files.
+pub(crate) fn foreign_owner(metadata: &Metadata, others: &[Metadata]) -> Option<u32> {
+    let user = rustix::process::geteuid().as_raw();
+    let others = others.iter().map(|other| other.uid());
+    Some(metadata.uid()).filter(|owner| is_foreign(*owner, user, others))
+}
+
+fn is_foreign(owner: u32, user: u32, mut others: impl Iterator<Item = u32>) -> bool {
+    owner != user && owner != ROOT && !(user == ROOT && others.any(|other| other == owner))
+}
+
 /// Refuses a pepper file that another user can write, or, unless root owns it, read.
 pub(crate) fn check_secret(
     path: &Path,
@@ -259,6 +271,18 @@ mod tests {
             error.to_string(),
             "f: it belongs to user 1001, and this process is user 1000; fix it with: chown 1000 f"
         );
+    }
+
+    #[test]
+    fn fleet_file_of_a_user_whom_root_does_not_serve_is_refused() {
+        let rule = |owner, user, others: &[u32]| is_foreign(owner, user, others.iter().copied());
+        for (owner, user) in [(1000, 1000), (0, 1000), (0, 0)] {
+            assert!(!rule(owner, user, &[]), "{owner} {user}");
+        }
+        assert!(!rule(1000, ROOT, &[0, 1000]));
+        for (user, others) in [(ROOT, &[0, 1000][..]), (ROOT, &[]), (1000, &[1001])] {
+            assert!(rule(1001, user, others), "{user}");
+        }
     }
 
     #[test]

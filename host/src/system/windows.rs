@@ -286,6 +286,11 @@ pub(crate) fn check_table(path: &Path, file: &File, _: &Metadata) -> Result<(), 
     check_access(path, file, true, AccessList::refuse_for_table)
 }
 
+/// Returns `None`: [`check_table`] refuses a file of another user.
+pub(crate) fn foreign_owner(_: &Metadata, _: &[Metadata]) -> Option<u32> {
+    None
+}
+
 /// Refuses a pepper file of another user, or one to which other users have access.
 pub(crate) fn check_secret(
     path: &Path,

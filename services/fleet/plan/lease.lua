@@ -15,6 +15,8 @@
 --   <machine>  the number of its last request * 2^32 + its holding
 -- A hash with very many machines has a sorted set of their holdings next to it.
 --
+-- A value that no script writes is an error: the machine could not use the reply.
+--
 -- A machine's holding falls only by its own newer request, so no repeated or late request frees
 -- units that may have been spent. src/holding.rs has the machine's side of the protocol.
 local prefix, machine, number = ARGV[1], ARGV[2], tonumber(ARGV[3])
@@ -22,6 +24,13 @@ local withhold_ms, most_recalls = tonumber(ARGV[4]), tonumber(ARGV[5])
 local time = redis.call('TIME')
 local now = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
 local reply = {now}
+
+-- The value of a field as a number, if scripts write such numbers.
+local function count(value, least, most)
+  local number = tonumber(value)
+  if not number or not (number >= least and number <= most) then error('not a count') end
+  return number
+end
 
 -- The holdings of a hash, largest first, if it has more machines than a recall needs: reading a hash
 -- of 10,000 machines takes 20 ms, in which the store does nothing else.
@@ -81,9 +90,15 @@ for i, key in ipairs(KEYS) do
   local held, left, machines = hold, 0, 0
   if begins <= now and now < ends then
     local hash = redis.call('HMGET', key, 't', 'n', 'x', 'w', machine)
-    local out, count = tonumber(hash[1] or 0), tonumber(hash[2] or 0)
-    local most, withheld = limit + tonumber(hash[3] or 0), tonumber(hash[4] or 0)
-    local last = tonumber(hash[5] or 0)
+    local out = count(hash[1] or 0, 0, 2^53)
+    local known = (hash[2] or hash[5]) and count(hash[2], 1, 2^31 - 2) or 0
+    local most, withheld = limit + count(hash[3] or 0, 0, 2^53), count(hash[4] or 0, 0, 2^53)
+    local last = count(hash[5] or 0, 0, 2^53)
+    if withheld > now + withhold_ms then
+      -- The clock was set back, or another program has written it.
+      withheld = now + withhold_ms
+      redis.call('HSET', key, 'w', withheld)
+    end
     local had = last % 4294967296
     local last_number = (last - had) / 4294967296
     if not hash[5] or (number - last_number - 1) % 2097152 < 1048576 then
@@ -103,7 +118,7 @@ for i, key in ipairs(KEYS) do
         grant = math.max(0, math.min(want - hold, free))
       end
       held, left = hold + grant, math.max(0, free - grant)
-      machines = hash[5] and count or count + 1
+      machines = hash[5] and known or known + 1
       redis.call('HSET', key, 't', out - had + held, 'n', machines, machine, number * 4294967296 + held)
       if not hash[1] then
         redis.call('PEXPIREAT', key, ends + 10000)
@@ -117,7 +132,7 @@ for i, key in ipairs(KEYS) do
       end
     elseif number == last_number then
       -- The same request again.
-      held, left, machines = had, math.max(0, most - out), count
+      held, left, machines = had, math.max(0, most - out), known
     else
       machines = -1
     end

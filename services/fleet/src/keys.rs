@@ -99,6 +99,7 @@ pub struct KeyCarrier<'g> {
     stale_after: Option<Duration>,
     counters: KeyCounters,
     problem: Mutex<Option<String>>,
+    damage: Mutex<Option<String>>,
     /// 1 while the gate is an older copy.
     behind: AtomicU64,
 }
@@ -127,6 +128,7 @@ impl<'g> KeyCarrier<'g> {
             stale_after,
             counters: KeyCounters::default(),
             problem: Mutex::new(None),
+            damage: Mutex::new(None),
             behind: AtomicU64::new(0),
         })
     }
@@ -146,6 +148,12 @@ impl<'g> KeyCarrier<'g> {
     /// Returns why keys are not carried at present, or which key the gate refuses.
     pub fn problem(&self) -> Option<String> {
         self.problem.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Returns a sentence if the file that remembers which keys were carried was damaged when the
+    /// carrier began.
+    pub fn damage(&self) -> Option<String> {
+        self.damage.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Returns whether the gate is an older copy of the one that this machine had, and does not
@@ -271,6 +279,8 @@ impl<'a> Turns<'a> {
         let path = gate.path().unwrap_or_else(|| carrier.file.path());
         let capacity = gate.table().capacity();
         let steady = Steady::start();
+        let memory = Memory::open(Path::new(path), gate.table().id(), capacity)?;
+        *carrier.damage.lock().unwrap_or_else(PoisonError::into_inner) = memory.damage();
         let mut turns = Self {
             carrier,
             seal: Seal::new(&carrier.config.name, &carrier.peppers),
@@ -278,7 +288,7 @@ impl<'a> Turns<'a> {
             location: location(&carrier.config.host, Path::new(path)),
             limits: limits_of(gate),
             limits_at: steady.elapsed(),
-            memory: Memory::open(Path::new(path), gate.table().id(), capacity)?,
+            memory,
             steady,
             store: None,
             retry_at: Duration::ZERO,
@@ -728,15 +738,16 @@ impl<'a> Turns<'a> {
     }
 
     /// Refuses a fleet whose gates are unlike this one, or that has the keys of another gate.
-    /// Describes the gate if none has yet. Returns whether the fleet has this description.
+    /// Describes the gate if no agent has yet, or another program has written over that. Returns
+    /// whether the fleet has this description.
     fn verify_gate(&mut self, sealed: &[u8]) -> Result<bool, FleetError> {
         let fleet = &self.carrier.config.name;
         let text = match self.seal.open_text(GATE_FIELD, sealed) {
-            None if !sealed.is_empty() => {
+            None if Seal::is_text(sealed) => {
                 return Err(FleetError::refused(format!(
                     "the keys of the fleet {fleet} in the store are sealed under other peppers: give \
-                     all machines of the fleet the same peppers, or delete `kt:{{{fleet}/keys}}` in \
-                     the store"
+                     all machines of the fleet the same peppers; if they have them, another \
+                     program has changed the field: hdel 'kt:{{{fleet}/keys}}' {GATE_FIELD}"
                 )));
             }
             text => text.map(str::to_owned),
@@ -763,7 +774,10 @@ impl<'a> Turns<'a> {
         let Some(after) = self.seal.seal_text(GATE_FIELD, &own) else { return Ok(true) };
         // More peppers are newer ones.
         let is_better = after.len() >= sealed.len() && *after != *sealed && self.full.is_some();
-        if sealed.is_empty() || is_better {
+        if text.is_none() || is_better {
+            // Another program has written what is not the text of any fleet.
+            let is_replaced = text.is_none() && !sealed.is_empty();
+            add(&self.carrier.counters.unsealed, is_replaced.into());
             let field = GATE_FIELD.to_owned();
             self.write(&[Change { field, before: sealed.to_vec(), after: after.to_vec() }])?;
         }

@@ -1,5 +1,7 @@
 //! The store: finds its primaries, and exchanges lease requests for replies.
 
+use core::ops::RangeInclusive;
+
 use keytally::FleetLimiterInfo;
 use keytally_core::{MAX_QUOTAS, Window};
 use keytally_fleet_plan::credit::CreditLayout;
@@ -332,7 +334,7 @@ impl Store {
         let mut unusable = None;
         for (key, end_ms) in keys {
             let is_usable = match connection.receive(&since)? {
-                Value::Array(values) => values.iter().all(is_count),
+                Value::Array(values) => (0..).zip(&values).all(|it| is_count(it.0, it.1)),
                 _ => false,
             };
             let is_ordered = matches!(connection.receive(&since)?, Value::Array(_));
@@ -449,9 +451,19 @@ fn parse_replicas(value: &Value) -> Option<u32> {
 /// The fields of a window's hash that the script reads, without that of the machine.
 const FIELDS: [&str; 4] = ["t", "n", "x", "w"];
 
-/// Returns whether a field has no value, or one that the script can read.
-fn is_count(value: &Value) -> bool {
-    matches!(value, Value::Nil) || text(value).is_some_and(|text| text.parse::<u64>().is_ok())
+/// The largest number in a field.
+const MOST_COUNT: u64 = 1 << 53;
+
+/// The numbers of machines that a hash may have.
+const MACHINES: RangeInclusive<u64> = 1..=(1 << 31) - 2;
+
+/// Returns whether the field at `index`, one of [`FIELDS`] or the machine's, has no value, or one
+/// that the script accepts.
+fn is_count(index: usize, value: &Value) -> bool {
+    let is_machines = FIELDS.get(index) == Some(&"n");
+    let range = if is_machines { MACHINES } else { 0..=MOST_COUNT };
+    let number = || text(value)?.parse().ok();
+    *value == Value::Nil || number().is_some_and(|number| range.contains(&number))
 }
 
 /// Returns whether an error of the script is one of this call's keys, and not one of the store.
@@ -461,7 +473,8 @@ fn is_of_one_call(error: &ServerError) -> bool {
     let is_of_script = detail.contains("user_script");
     // Redis 6 has the error's code in the detail.
     error.code() == "WRONGTYPE"
-        || (is_of_script && (detail.contains("WRONGTYPE") || detail.contains("attempt to")))
+        || (is_of_script
+            && ["WRONGTYPE", "attempt to", "not a count"].iter().any(|it| detail.contains(it)))
 }
 
 /// Returns an error of the script as text.

@@ -805,7 +805,49 @@ fn changes_of_keys_are_confirmed_by_the_other_machine() {
     let some = "\n1 of 2 agents of the fleet have confirmed it within 3s\n";
     assert!(refused.status == 3 && refused.err.contains(some), "{refused:?}");
     assert_eq!(status(&sandbox, "two").1["keys"]["refused"], 1);
+    let text = fleet(&sandbox, "status", "two", &[]).expect_status(3);
+    assert!(
+        text.contains("keys: this gate lacks some: the log of the agent names one\n"),
+        "{text}"
+    );
     agents[1].wait_for("of another machine cannot be put into this gate");
+}
+
+#[test]
+fn keys_that_cannot_be_read_and_a_damaged_memory_are_reported() {
+    let sandbox = Sandbox::new();
+    create_machines(&sandbox, PLAN, &["one"]);
+    fs::write(sandbox.path("one/api.gate.versions"), "junk").unwrap();
+    let store = Store::start(&sandbox, &[]);
+    let agents = join(&sandbox, &store, &["one"]);
+    agents[0].wait_for("api.gate.versions was damaged");
+    fleet(&sandbox, "status", "one", &[]).expect_status(0);
+    // It has the form of a description, with an empty text, and no right MAC.
+    let other = format!(r#""\x04\x00{}""#, "m".repeat(32));
+    assert_eq!(send(&sandbox, &format!("HSET kt:{{test/keys}} gate {other}")), ":0");
+    agents[0].wait_for("hdel 'kt:{test/keys}' gate");
+    let is_reported = || {
+        let run = fleet(&sandbox, "status", "one", &[]);
+        let text = "keys: may be out of date: the log of the agent has the reason\n";
+        run.status == 3 && run.out.contains("agent: it leads; ") && run.out.contains(text)
+    };
+    for _ in (0..TRIES).take_while(|_| !is_reported()) {
+        pause();
+    }
+    assert!(is_reported(), "{:?}", fleet(&sandbox, "status", "one", &[]));
+    drop(agents);
+}
+
+#[test]
+fn file_without_an_agent_so_far_is_reported() {
+    let sandbox = Sandbox::new();
+    create_machines(&sandbox, PLAN, &["one"]);
+    let peppers = keytally::pepper::parse(&sandbox.pepper).unwrap();
+    let gate = keytally::Gate::open(sandbox.path("one/api.gate"), peppers).unwrap();
+    keytally::FleetFile::create(sandbox.path("one/api.fleet"), &gate).unwrap();
+    let text = fleet(&sandbox, "status", "one", &[]).expect_status(3);
+    assert!(text.contains("agent: no agent has led\n"), "{text}");
+    assert!(status(&sandbox, "one").1["heartbeat_ms"].is_null());
 }
 
 #[test]

@@ -156,6 +156,10 @@ impl FleetKey {
             let now_s = u32::try_from(now.unix_s()).unwrap_or(u32::MAX).max(1);
             return Some(Self::Revoked { at_s: revoked_s.unwrap_or(now_s) });
         }
+        // An older record of the store may have been written by a machine without memory. It does
+        // not say that the same record in this gate is the newest one.
+        let theirs =
+            theirs.filter(|theirs| carried.is_none_or(|its| theirs.version() >= its.version));
         let mut own = Self::Active { version: FIRST_VERSION, record: record.clone() };
         let digest = own.digest();
         let version = match (carried, theirs) {

@@ -192,6 +192,14 @@ impl<'n> Seal<'n> {
         self.verify(field, body, reader.rest).then_some(text)
     }
 
+    /// Returns whether bytes have the form of a sealed text, of this version or another one, under
+    /// whichever peppers. Others were not written by an agent.
+    pub fn is_text(bytes: &[u8]) -> bool {
+        let [_, len, rest @ ..] = bytes else { return false };
+        let macs = rest.len().checked_sub((*len).into());
+        macs.is_some_and(|macs| macs > 0 && macs.is_multiple_of(MAC_LEN))
+    }
+
     /// Returns whether one of the MACs is right under one of the peppers.
     fn verify(&self, field: &str, body: &[u8], macs: &[u8]) -> bool {
         let (macs, rest) = macs.as_chunks::<MAC_LEN>();

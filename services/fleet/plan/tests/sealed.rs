@@ -254,14 +254,17 @@ fn record_of_an_older_copy_is_not_taken_for_a_change() {
             assert_eq!((&key, changes_gate), (theirs, true), "{writes}");
             assert_eq!((changes_store, is_older, is_withheld), (false, false, false));
         }
-        // The store has none, or an older one.
-        for theirs in [None, Some(&active(5, KeyRecord { scopes: 3, ..record() }))] {
+        // The store has none, an older one, or the record of the copy, by a machine without memory.
+        // The latter may have another number of a pepper.
+        let secret = StoredSecret { pepper: 12, ..old.secret };
+        let copies = [record(), KeyRecord { secret, ..record() }].map(|copy| active(1, copy));
+        let other = active(5, KeyRecord { scopes: 3, ..record() });
+        for theirs in [None, Some(&other), Some(&copies[0]), Some(&copies[1])] {
             let exchanged = with(writes, theirs);
             assert!(exchanged.is_withheld, "{writes}");
             assert!(!exchanged.changes_gate && !exchanged.changes_store, "{exchanged:?}");
         }
         // A gate may have given the number of a pepper to another one.
-        let secret = StoredSecret { pepper: 12, ..old.secret };
         let theirs = active(6, KeyRecord { secret, ..record() });
         assert_eq!(with(writes, Some(&theirs)).key, active(7, record()), "{writes}");
     }

@@ -58,6 +58,8 @@ pub(super) struct Memory {
     former_ends: BTreeSet<(u32, usize)>,
     fleet: u64,
     is_dirty: bool,
+    /// Whether the file could not be read, or not all of it.
+    was_damaged: bool,
 }
 
 impl Memory {
@@ -92,8 +94,15 @@ impl Memory {
         {
             chunk.copy_from_slice(&word.to_le_bytes());
         }
+        let len_of = |records: usize| HEADER_LEN + (records + max_former(records)) * ENTRY_LEN;
         let records = usize::try_from(capacity).unwrap_or(usize::MAX);
-        let len = HEADER_LEN + (records + max_former(records)) * ENTRY_LEN;
+        let len = len_of(records);
+        let its_records = word(3).and_then(|records| u32::try_from(records).ok());
+        let its_len = its_records.and_then(|records| usize::try_from(records).ok()).map(len_of);
+        let has_form = is_form && its_len == Some(bytes.len());
+        let is_damaged = |entry: Words| entry != [0; ENTRY_LEN / 8] && parse(entry).is_none();
+        let was_damaged =
+            !bytes.is_empty() && (!has_form || words_of(&bytes[HEADER_LEN..]).any(is_damaged));
         let mut revoked = Vec::new();
         if !bytes.starts_with(&header[..8 * FLEET_WORD]) || bytes.len() != len {
             if let Some(entries) = bytes.get(HEADER_LEN..).filter(|_| is_form) {
@@ -126,12 +135,25 @@ impl Memory {
             former_ends,
             fleet,
             is_dirty: false,
+            was_damaged,
         };
         for (key_id, carried) in revoked {
             memory.set_former(key_id, carried)?;
         }
         memory.flush()?;
         Ok(memory)
+    }
+
+    /// Returns what the log says if the file was damaged, so that the machine does not remember all
+    /// that it had carried.
+    pub(super) fn damage(&self) -> Option<String> {
+        self.was_damaged.then(|| {
+            format!(
+                "{} was damaged, so this machine does not remember all keys that it has carried: \
+                 if its gate is an older copy, a key of it may be taken for the newest",
+                self.path.display()
+            )
+        })
     }
 
     /// Returns the number of the fleet that this gate, or the one before it, has been in; 0 for
@@ -446,6 +468,21 @@ mod tests {
         }
         std::fs::write(&path, [0xff; 99]).unwrap();
         assert_eq!(Memory::open(&gate, 5, 4).unwrap().fleet(), 0);
+        let damage = |contents: &[u8], capacity| {
+            std::fs::write(&path, contents).unwrap();
+            Memory::open(&gate, 5, capacity).unwrap().damage()
+        };
+        let mut changed = bytes.clone();
+        changed[HEADER_LEN + 3 * ENTRY_LEN] ^= 1;
+        for damaged in [b"junk", &bytes[..8], &bytes[..bytes.len() - 1], &changed] {
+            let sentence = damage(damaged, 4).unwrap_or_default();
+            assert!(sentence.contains("api.gate.versions was damaged"), "{}", damaged.len());
+            assert_eq!(Memory::open(&gate, 5, 4).unwrap().damage().is_some(), damaged == changed);
+        }
+        // A file of another capacity is whole, and a new machine has none.
+        for (whole, capacity) in [(&bytes[..], 4), (&bytes, 8), (&[], 4)] {
+            assert_eq!(damage(whole, capacity), None);
+        }
         std::fs::create_dir(folder.path().join("b.gate.versions")).unwrap();
         let error = Memory::open(&folder.path().join("b.gate"), 5, 4).unwrap_err().to_string();
         assert!(error.contains("b.gate.versions") && error.contains("--no-keys"), "{error}");

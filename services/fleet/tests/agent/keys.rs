@@ -477,6 +477,47 @@ fn older_key_of_a_restored_gate_is_not_sent_to_an_empty_store() {
     }
 }
 
+/// The second machine is a new copy of the older gate, so it writes the older record.
+#[test]
+fn older_key_never_replaces_the_newest_in_any_order_of_starts() {
+    for order in [[0, 1, 2], [0, 2, 1], [1, 0, 2], [1, 2, 0], [2, 0, 1], [2, 1, 0]] {
+        let fleet = Fleet::new();
+        Gate::create(fleet.path("one.gate"), peppers("6b"), &gate_config(64)).unwrap();
+        for name in ["two.gate", "three.gate"] {
+            std::fs::copy(fleet.path("one.gate"), fleet.path(name)).unwrap();
+        }
+        let mut machines = ["one", "two", "three"].map(|name| fleet.start(name, 64));
+        let (leaked, key_id) = machines[0].issue();
+        machines[0].wait_for_all(3);
+        let backup = copy(&machines[0], "backup");
+        let newest = machines[2].gate.rotate(key_id, Duration::ZERO, false).unwrap();
+        machines[2].wait_for_all(3);
+        for machine in &mut machines {
+            machine.stop();
+        }
+        restore(&mut machines[0], &backup);
+        restore(&mut machines[1], &backup);
+        std::fs::remove_file(fleet.path("two.gate.versions")).unwrap();
+        fleet.empty();
+        for (started, index) in (1..).zip(order) {
+            machines[index].run();
+            // The machine has read the store, and has written what it writes.
+            let confirmed = || machines[index].page(PageWord::KeysCurrent);
+            let before = confirmed();
+            until("current", || confirmed() > before);
+            let lacks_newest = order[..started].iter().all(|other| *other != 2);
+            if lacks_newest && order[..started].contains(&0) {
+                until("withheld", || machines[0].refused() == 1);
+            }
+        }
+        for machine in &machines {
+            until("the newest", || machine.outcome(&newest) == Outcome::Admitted);
+            until("settled", || machine.refused() == 0);
+            assert_eq!(machine.outcome(&leaked), Outcome::InvalidKey, "{order:?}");
+        }
+    }
+}
+
 /// A key may have been revoked after the copy was made, and the store that has that is lost.
 #[test]
 fn older_gate_admits_no_key_until_the_store_is_back() {
@@ -705,6 +746,32 @@ fn fleet_of_other_gates_or_peppers_is_refused() {
     fleet.options.peppers = peppers("6c");
     let error = fleet.start("four", 64).refusal();
     assert!(error.contains("sealed under other peppers"), "{error}");
+}
+
+#[test]
+fn overwritten_description_of_the_gates_is_written_again() {
+    let (fleet, mut one, two) = two_machines();
+    one.issue();
+    one.wait_for_all(2);
+    let write = |bytes: &[u8]| fleet.server.query(cmd("HSET").arg(RECORDS).arg("gate").arg(bytes));
+    for junk in [&b"junk"[..], b"x", b"\x04\x03abc", b"", &[b'0'; 99]] {
+        write(junk);
+        let (key, _) = one.issue();
+        until("carried", || two.outcome(&key) == Outcome::Admitted);
+    }
+    // What has the form of a description may be that of another fleet.
+    let seal =
+        |byte| Seal::new("test", &peppers(byte)).seal_text("gate", "of another one").unwrap();
+    let other = seal("6c");
+    write(&other);
+    let error = fleet.start("three", 256).refusal();
+    assert!(error.contains("hdel 'kt:{test/keys}' gate"), "{error}");
+    until("a sentence", || one.problem().contains("sealed under other peppers"));
+    let stored = fleet.server.query(cmd("HGET").arg(RECORDS).arg("gate"));
+    assert_eq!(redis::from_redis_value::<Vec<u8>>(stored).unwrap(), *other);
+    fleet.server.query(cmd("HDEL").arg(RECORDS).arg("gate"));
+    until("no problem", || one.problem().is_empty());
+    assert!(one.stop().unsealed > 0);
 }
 
 #[test]

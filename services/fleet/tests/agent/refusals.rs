@@ -305,28 +305,39 @@ fn password_of_sentinels_without_sentinels_is_refused() {
 #[test]
 fn unusable_key_of_one_tally_leaves_the_others_alone() {
     let server = Server::start(&[]);
-    let machine = Arc::new(Memory::new(4, "5/minute, 100/month"));
+    let machine = Arc::new(Memory::new(9, "50/minute, 1000/month"));
     let agent = Running::start(&machine, &config(&server.url()));
     machine.wait_for(Phase::Leading);
     let of_another_type = |key: &str| drop(server.query(cmd("SET").arg(key).arg("text")));
-    let without_a_count = |key: &str| drop(server.query(cmd("HSET").arg(key).arg("t").arg("many")));
-    let beyond_a_count = |key: &str| drop(server.query(cmd("HSET").arg(key).arg("t").arg(-1e15)));
-    let writes: [&dyn Fn(&str); 3] = [&of_another_type, &without_a_count, &beyond_a_count];
-    for (tally, write) in (0..).zip(writes) {
+    let fields = [
+        ("t", "many"),
+        ("t", "-1e15"),
+        ("t", "nan"),
+        ("t", "1e300"),
+        ("n", "0"),
+        ("n", "-1"),
+        ("w", "9999999999999999"),
+    ];
+    let writes = core::iter::once(None).chain(fields.map(Some));
+    let write = |key: &str, write: Option<(&str, &str)>| match write {
+        None => of_another_type(key),
+        Some((field, value)) => drop(server.query(cmd("HSET").arg(key).arg(field).arg(value))),
+    };
+    for (tally, bad) in (0..).zip(writes) {
         // The minute may end.
         let minute = machine.now_ms() / 60_000;
         let keys =
             [minute, minute + 1].map(|it| format!("kt:{{test/k{tally}}}:key:60:{}", it * 60));
-        keys.iter().for_each(|key| write(key));
+        keys.iter().for_each(|key| write(key, bad));
         let since = now();
         while agent.unusable_keys().is_empty() {
-            assert!(since.elapsed() < Duration::from_secs(10), "no key is named");
+            assert!(since.elapsed() < Duration::from_secs(10), "no key is named: {bad:?}");
             assert_eq!(machine.check(tally), Outcome::Unavailable);
         }
         let [named] = &agent.unusable_keys()[..] else { panic!("{:?}", agent.unusable_keys()) };
         assert!(keys.contains(&named.key), "{named}");
         assert!(named.to_string().contains("gets no units: delete it ("), "{named}");
-        machine.admit(3);
+        machine.admit(8);
         keys.iter().for_each(|key| drop(server.query(cmd("DEL").arg(key))));
         while !agent.unusable_keys().is_empty() {
             assert!(since.elapsed() < Duration::from_secs(20), "the deleted key is unusable");
@@ -336,4 +347,22 @@ fn unusable_key_of_one_tally_leaves_the_others_alone() {
     }
     let counts = agent.stop();
     assert_eq!(counts.connections, 1, "{counts:?}");
+}
+
+#[test]
+fn units_are_not_withheld_until_a_time_far_ahead() {
+    let server = Server::start(&[]);
+    let machine = Arc::new(Memory::new(1, "100/day"));
+    let _agent = Running::start(&machine, &config(&server.url()));
+    machine.wait_for(Phase::Leading);
+    let day = machine.now_ms() / 86_400_000;
+    // The day may end.
+    for day in [day, day + 1] {
+        let key = format!("kt:{{test/k0}}:key:86400:{}", day * 86_400);
+        server.query(cmd("HSET").arg(key).arg("w").arg(machine.now_ms() + 3_600_000));
+    }
+    let since = now();
+    while machine.check(0) != Outcome::Admitted {
+        assert!(since.elapsed() < Duration::from_secs(20), "nothing is granted");
+    }
 }

@@ -467,7 +467,7 @@ async fn report(shared: &Shared, supervisor: &Supervisor) {
     let (kind, path) = (shared.kind, shared.table.display());
     let mut ticks = interval(REPORT);
     let (mut is_ready, mut last, mut was_shared) = (false, String::new(), true);
-    let (mut last_of_keys, mut last_unusable) = (None, Vec::new());
+    let (mut last_of_keys, mut last_damage, mut last_unusable) = (None, None, Vec::new());
     let (mut was_behind, mut last_renamed) = (false, 0);
     let mut fed = (0, 0);
     loop {
@@ -509,6 +509,12 @@ async fn report(shared: &Shared, supervisor: &Supervisor) {
                 None => print_note("keytally: keys: all keys of the fleet are in the gate"),
             }
             last_of_keys = keys.problem;
+        }
+        if keys.damage != last_damage {
+            if let Some(damage) = &keys.damage {
+                print_note(&format!("keytally: keys: {damage}"));
+            }
+            last_damage = keys.damage;
         }
         if keys.is_behind && !was_behind {
             print_note(&format!(

@@ -15,7 +15,7 @@ use keytally_fleet::plan::layout::{
     ABSENT_MS, KeysMode, KeysState, PageState, PageWord, Phase, ReplicasState,
 };
 use keytally_fleet::plan::words::{TallyWords, Word, Words as _};
-use keytally_fleet::{FleetConfig, OnLoss, Subject};
+use keytally_fleet::{CONNECTED_MS, FleetConfig, OnLoss, Subject};
 use serde::Serialize;
 
 use super::files::{FleetPath, Table, TableFile};
@@ -115,7 +115,8 @@ impl Leave {
 
 /// Show what the agent of this machine does, and the units that the machine holds
 ///
-/// The exit status is 0 if an agent leads, its store answers and enough replicas confirm, else 3.
+/// The exit status is 0 if an agent leads, its store answers, enough replicas confirm, and the gate
+/// has all keys that are carried, else 3.
 #[derive(Args)]
 pub(crate) struct FleetStatus {
     #[command(flatten)]
@@ -141,8 +142,8 @@ struct StatusView {
     replicas: Option<ReplicasState>,
     on_loss: Option<&'static str>,
     machines: u32,
-    /// How long ago the agent last looked, in milliseconds.
-    heartbeat_ms: u64,
+    /// How long ago an agent last looked, in milliseconds. `None` if none has led.
+    heartbeat_ms: Option<u64>,
     /// How many milliseconds the store's clock is ahead of that of this machine.
     clock_offset_ms: i64,
     lease_requests: u64,
@@ -192,6 +193,16 @@ impl KeysView {
         }
     }
 
+    /// Returns whether the gate may lack keys of the store: it refuses some, or was not compared
+    /// with the store for longer than between two readings.
+    fn lacks_some(&self) -> bool {
+        self.is_carried() && (self.refused > 0 || self.is_out_of_date())
+    }
+
+    fn is_out_of_date(&self) -> bool {
+        self.closes_in_ms == Some(0) || self.age_ms.is_none_or(|age_ms| age_ms > CONNECTED_MS)
+    }
+
     /// Returns whether the agent carries keys to other machines.
     pub(crate) fn is_carried(&self) -> bool {
         self.mode == "carried"
@@ -209,6 +220,12 @@ impl KeysView {
                 writeln!(out, "keys: as in the store {age_ms} ms ago, {} refused", self.refused)
             }
         }?;
+        if self.is_carried() && self.is_out_of_date() {
+            writeln!(out, "keys: may be out of date: the log of the agent has the reason")?;
+        }
+        if self.refused > 0 {
+            writeln!(out, "keys: this gate lacks some: the log of the agent names one")?;
+        }
         for machine in &self.other_limits {
             writeln!(out, "limits: {machine} has plans with other limits")?;
         }
@@ -222,7 +239,9 @@ impl FleetStatus {
         let file = self.file.open(self.table.path(), &table)?;
         let view = StatusView::new(&table.fleet(), &file);
         self.format.print(&view, |out| view.write(out))?;
-        Ok(if view.state == "leading" { Status::Success } else { Status::Flawed })
+        let lacks_keys = view.keys.as_ref().is_some_and(KeysView::lacks_some);
+        let is_well = view.state == "leading" && !lacks_keys;
+        Ok(if is_well { Status::Success } else { Status::Flawed })
     }
 }
 
@@ -230,10 +249,11 @@ impl StatusView {
     fn new(table: &FleetTable<'_>, file: &FleetFile<'_>) -> Self {
         let load = |word| file.page(word).load(Ordering::Acquire);
         let PageState { phase, on_loss, machines } = PageState::from_bits(load(PageWord::State));
-        let heartbeat_ms = now_ms(file).saturating_sub(load(PageWord::Heartbeat));
+        let heartbeat = Some(load(PageWord::Heartbeat)).filter(|at_ms| *at_ms > 0);
+        let heartbeat_ms = heartbeat.map(|at_ms| now_ms(file).saturating_sub(at_ms));
         let replicas = replicas_of(file);
         let state = match phase {
-            _ if heartbeat_ms > ABSENT_MS => "absent",
+            _ if heartbeat_ms.is_none_or(|age_ms| age_ms > ABSENT_MS) => "absent",
             Phase::Absent => "absent",
             Phase::Learning => "learning",
             Phase::Leading if replicas.is_some() => "unconfirmed",
@@ -269,7 +289,10 @@ impl StatusView {
             _ if self.hangs => "it hangs, and holds the fleet file: end it",
             _ => "none leads",
         };
-        writeln!(out, "agent: {state}; it last looked {} ms ago", self.heartbeat_ms)?;
+        match self.heartbeat_ms {
+            Some(age_ms) => writeln!(out, "agent: {state}; it last looked {age_ms} ms ago"),
+            None => writeln!(out, "agent: no agent has led"),
+        }?;
         if let Some(replicas) = self.replicas.filter(|_| self.state == "unconfirmed") {
             writeln!(out, "replicas: {}", lacking(replicas))?;
         }

@@ -136,6 +136,8 @@ pub(crate) struct KeysReport {
     pub(crate) counts: KeyCounts,
     /// Why keys are not carried, or which key the gate refuses.
     pub(crate) problem: Option<String>,
+    /// What the log says if the file that remembers the carried keys was damaged.
+    pub(crate) damage: Option<String>,
     /// Whether the gate is an older copy, so that all keys are refused.
     pub(crate) is_behind: bool,
 }
@@ -146,6 +148,7 @@ impl KeysReport {
         carrier.map_or_else(Self::default, |carrier| Self {
             counts: carrier.counts(),
             problem: carrier.problem(),
+            damage: carrier.damage(),
             is_behind: carrier.is_behind(),
         })
     }
