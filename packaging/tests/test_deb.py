@@ -83,6 +83,11 @@ class TestDeb(unittest.TestCase):
         for file in ("zsh/vendor-completions/_keytally", "fish/vendor_completions.d/keytally.fish"):
             self.assertIn("trusted-proxy", (self.root.path / "usr/share" / file).read_text())
 
+    def test_alert_rules_and_dashboard_are_examples(self):
+        examples = self.root.path / "usr/share/doc/keytally/examples"
+        names = {"keytally.rules.yml", "keytally-fleet.rules.yml", "keytally.json"}
+        self.assertEqual(set(os.listdir(examples)), names)
+
     def test_systemd_accepts_the_installed_units(self):
         # systemd looks only in the root folder for the units and programs that they refer to.
         units = self.root.path / "usr/lib/systemd/system"

@@ -134,12 +134,13 @@ class TestImage(unittest.TestCase):
 
     def test_service_does_not_start_without_a_gate(self):
         container = self.container()
-        started = subprocess.run(
-            self.within(container, *self.command()), text=True, capture_output=True
-        )
-        self.assertIn("there is no gate /data/api.gate", started.stderr)
-        self.assertEqual(started.returncode, 3)
-        self.assertEqual(os.listdir(self.folder / f"data-{container}"), [])
+        # A gate that the first start had made would be found by the second one.
+        for _ in range(2):
+            started = subprocess.run(
+                self.within(container, *self.command()), text=True, capture_output=True
+            )
+            self.assertIn("there is no gate /data/api.gate", started.stderr)
+            self.assertEqual(started.returncode, 3)
 
     def test_gate_in_use_is_copied_and_restored_without_a_shell(self):
         container, gate, backup = self.container(), "/data/api.gate", "/data/backup.gate"

@@ -1,3 +1,5 @@
+/// <reference types="node" />
+
 /**
  * API-key checks and rate limits in the server's own process, exact across processes.
  *
