@@ -46,7 +46,8 @@ impl Gate {
     /// - [`Error::Fleet`] if the file belongs to another gate, is a copy or was written before
     ///   this boot, or is damaged. Also if the gate has sliding windows, or has joined before.
     /// - [`Error::NotAFile`], [`Error::Mode`] or [`Error::Owner`] as for the gate's own file.
-    /// - [`Error::Io`] if it cannot be opened. The agent creates it.
+    /// - [`Error::Io`] if it cannot be opened, or if the number of this boot cannot be read. The
+    ///   agent creates the file.
     pub fn join(&self, path: impl AsRef<Path>) -> Result<(), Error> {
         let path = path.as_ref();
         let (map, shapes) = open(path, self.into(), FleetMap::open)?;
@@ -163,7 +164,8 @@ macro_rules! limiter_in_fleet {
             ///   or has joined before.
             /// - [`Error::NotAFile`], [`Error::Mode`] or [`Error::Owner`] as for the limiter's own
             ///   file.
-            /// - [`Error::Io`] if it cannot be opened. The agent creates it.
+            /// - [`Error::Io`] if it cannot be opened, or if the number of this boot cannot be
+            ///   read. The agent creates the file.
             pub fn join(&self, path: impl AsRef<Path>) -> Result<(), Error> {
                 let path = path.as_ref();
                 let (map, shapes) = open(path, self.into(), FleetMap::open)?;

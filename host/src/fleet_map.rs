@@ -68,6 +68,8 @@ impl FleetMap {
         gate: u64,
         is_replaced: impl Fn(&FleetError) -> bool,
     ) -> Result<Self, Error> {
+        // Without it, the file cannot be opened, so none is made.
+        system::boot()?;
         // Each turn makes way for the next one, unless other processes do the same meanwhile.
         for _ in 0..8 {
             match Self::open(path, layout, gate) {
@@ -99,7 +101,7 @@ impl FleetMap {
         let identity = Identity {
             tallies: layout.tallies(),
             gate,
-            boot: system::boot(),
+            boot: system::boot()?,
             inode: number.number(),
         };
         if metadata.len() != layout.len() as u64 {

@@ -7,6 +7,7 @@ with it. That needs root and the rights to mount file systems and to make contro
 """
 
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -16,6 +17,7 @@ from pathlib import Path
 
 DEB = os.environ["KEYTALLY_TEST_DEB"]
 PATIENCE_S = 120
+ROOT = Path(__file__).resolve().parents[2]
 
 # Runs in a mount namespace of its own. Its argument is an empty folder in which mounts are made.
 ENTER = """
@@ -68,49 +70,69 @@ StandardOutput=append:/run/test/result
 StandardError=append:/run/test/log
 """
 
-# The steps of docs/how-to/run.md, an upgrade, and the removal.
+# The steps of docs/how-to/run.md, an upgrade, a lost gate, and the removal.
 STEPS = """
 echo begun
 units="keytally.socket keytally.service"
+gate=/var/lib/private/keytally/api.gate
 state() { echo "$1:" $(systemctl is-active $units) $(systemctl is-enabled $units); }
-answers() {
-    curl -sS -m 60 -o /dev/null -w '%{http_code}' --unix-socket /run/keytally/api.socket \\
-        http://localhost/healthz
+get() {
+    curl -sS -m 60 -o /dev/null -w '%{http_code}\\n' --unix-socket /run/keytally/api.socket \\
+        http://localhost"$@"
 }
 process() { systemctl show --property MainPID --value keytally.service; }
 socket() { stat --format %i /run/keytally/api.socket; }
 
+# No journal runs here.
+for unit in keytally.service keytally-agent@.service; do
+    mkdir -p /run/systemd/system/$unit.d
+    printf '[Service]\\nStandardError=append:/run/test/journal\\n' > /run/systemd/system/$unit.d/log.conf
+done
+
 dpkg --install /run/test/keytally.deb >&2
 state installed
 
-mkdir -p /etc/keytally /var/lib/keytally
-keytally create /var/lib/keytally/api.gate --new-pepper --pepper-file /etc/keytally/pepper >&2
+. /run/test/guide.sh >&2
 stat --format '%a %U %n' /etc/keytally/pepper
-systemctl enable --now $units >&2
 state enabled
-echo "answer: $(answers)"
+echo "answer: $(get /healthz)"
+echo "wrong keys:" $(for _ in $(seq 50); do
+    get /auth -H 'X-API-Key: wrong' -H 'X-Forwarded-For: 203.0.113.1'
+done | sort -u)
 
 before="$(process) $(socket)"
 dpkg --install /run/test/keytally.deb >&2
 state upgraded
-echo "answer: $(answers)"
+echo "answer: $(get /healthz)"
 [ "$(process)" = "${before% *}" ] || echo "the process is another one"
 [ "$(socket)" = "${before#* }" ] && echo "the socket is the same"
 
 systemctl stop $units >&2
-mv /var/lib/private/keytally/api.gate /var/lib/private/keytally/kept
-systemctl start keytally.service >&2 || echo "no start without a gate"
-systemctl stop $units >&2
+mv $gate /var/lib/private/keytally/kept
+mv /etc/keytally/pepper /etc/keytally/kept
+systemctl enable --now $units >&2 || echo "no start without a gate"
 ls /var/lib/private/keytally
-mv /var/lib/private/keytally/kept /var/lib/private/keytally/api.gate
+. /run/test/guide.sh >&2
 systemctl start $units >&2
-echo "answer: $(answers)"
+echo "answer after another guide: $(get /healthz)"
 
+systemctl stop $units >&2
+chown root $gate
+systemctl start $units >&2 || echo "no start with a gate of root"
+systemctl stop $units >&2
+fix=$(sed -n 's/.*fix it with: //p' /run/test/journal | tail -n 1)
+echo "$fix"
+$fix
+systemctl start $units >&2
+echo "answer after the fix: $(get /healthz)"
+"""
+
+REMOVAL = """
 dpkg --remove keytally >&2
 echo "removed:" $(systemctl is-active $units)
 dpkg --purge keytally >&2
 find /etc/systemd/system -name 'keytally.so*' -o -name keytally.service
-ls /etc/keytally/pepper /var/lib/private/keytally/api.gate
+ls /etc/keytally/pepper $gate
 """
 
 EXPECTED = """
@@ -119,20 +141,73 @@ installed: inactive inactive disabled disabled
 600 root /etc/keytally/pepper
 enabled: active active enabled enabled
 answer: 200
+wrong keys: 401 429
 upgraded: active active enabled enabled
 answer: 200
 the process is another one
 the socket is the same
 no start without a gate
 kept
-answer: 200
+answer after another guide: 200
+no start with a gate of root
+chown --reference=/var/lib/keytally /var/lib/keytally/api.gate
+answer after the fix: 200
+"""
+
+EXPECTED_OF_REMOVAL = """
 removed: inactive inactive
 /etc/keytally/pepper
 /var/lib/private/keytally/api.gate
 """
 
+# The steps of docs/how-to/share-limits.md, with two agents and a store.
+FLEET = """
+redis-server --save '' --maxmemory-policy noeviction --daemonize yes >&2
+cd /usr/lib/systemd/system
+sed 's,redis://keytally@store.example,redis://127.0.0.1,' keytally-agent@.service \\
+    > /etc/systemd/system/keytally-agent@.service
+systemctl daemon-reload
+systemctl enable --now keytally-agent@1 keytally-agent@2 >&2
+install -D keytally-fleet.conf /etc/systemd/system/keytally.service.d/fleet.conf
+systemctl daemon-reload
+systemctl restart keytally >&2
+export KEYTALLY_PEPPER_FILE=/etc/keytally/pepper
+fleet="/var/lib/keytally/api.gate --file /run/keytally-fleet/api.gate.fleet"
+until keytally fleet status $fleet >&2; do sleep 0.1; done
+keytally fleet join $fleet >&2
+echo "in a fleet: $(get /auth -H "X-API-Key: $(keytally issue $gate --account 42)")"
+systemctl disable --now keytally-agent@1 keytally-agent@2 >&2
+rm -r /etc/systemd/system/keytally*
+redis-cli shutdown >&2
+"""
+
+EXPECTED_OF_FLEET = """
+in a fleet: 200
+"""
+
+
+def command(unit):
+    """Returns the words of the last ExecStart in a text of a unit."""
+    lines = re.findall(r"^ExecStart=(.+)", unit.replace("\\\n", ""), re.MULTILINE)
+    return lines[-1].split()
+
+
+def guide():
+    """Returns the commands of the guide that create the gate and start the service."""
+    page = (ROOT / "docs/how-to/run.md").read_text()
+    [block] = [it for it in page.split("```")[1::2] if "--new-pepper" in it]
+    return block.partition("\n")[2]
+
 
 class TestSystemd(unittest.TestCase):
+    def test_other_commands_have_every_option_of_the_unit(self):
+        folder = ROOT / "packaging/systemd"
+        options = command((folder / "keytally.service").read_text())
+        fleet = command((folder / "keytally-fleet.conf").read_text())
+        self.assertEqual(fleet, [*options, "--fleet", "/run/keytally-fleet/api.gate.fleet"])
+        of_guide = command((ROOT / "docs/how-to/run.md").read_text())
+        self.assertEqual(of_guide[: len(options)], options)
+
     def test_scripts_of_the_package_follow_the_state_of_its_units(self):
         if os.geteuid() != 0:
             self.skipTest("only root can start systemd in a namespace")
@@ -142,7 +217,13 @@ class TestSystemd(unittest.TestCase):
         files.mkdir()
         (Path(folder.name) / "mounts").mkdir()
         shutil.copy(DEB, files / "keytally.deb")
-        (files / "steps.sh").write_text(STEPS)
+        (files / "guide.sh").write_text(guide())
+        steps, expected = [STEPS], [EXPECTED]
+        if shutil.which("redis-server"):
+            steps.append(FLEET)
+            expected.append(EXPECTED_OF_FLEET)
+        expected = "".join(text.lstrip("\n") for text in [*expected, EXPECTED_OF_REMOVAL])
+        (files / "steps.sh").write_text("".join([*steps, REMOVAL]))
         (files / "steps.service").write_text(UNIT)
         command = ["unshare", "--mount", "sh", "-ec", ENTER, "sh", folder.name]
         systemd = subprocess.Popen(
@@ -159,10 +240,11 @@ class TestSystemd(unittest.TestCase):
         except subprocess.TimeoutExpired:
             os.killpg(systemd.pid, signal.SIGKILL)
             output = f"systemd did not end; {systemd.communicate()[0]}"
-        result, log = files / "result", files / "log"
+        result, logs = files / "result", [files / "log", files / "journal"]
         if not result.exists():
             self.skipTest(f"systemd does not start in a namespace of this machine: {output}")
-        self.assertEqual(result.read_text(), EXPECTED.lstrip("\n"), log.read_text() + output)
+        log = "".join(log.read_text() for log in logs if log.exists()) + output
+        self.assertEqual(result.read_text(), expected, log)
         self.assertEqual(systemd.returncode, 0, output)
 
 

@@ -1,5 +1,6 @@
 //! Linux: files without a name, sealed memory, threads in `/proc`, and the coarse clock.
 
+use core::fmt;
 use core::time::Duration;
 use std::fs::{self, File};
 use std::io::{self, Read as _};
@@ -16,6 +17,7 @@ use rustix::io::{Errno, retry_on_intr};
 use rustix::process::{Pid, test_kill_process};
 
 use super::unix::{OWNER_ONLY, write_zeros};
+use crate::error::Error;
 use crate::holder::{LockHolder, ThreadState};
 
 /// Creates a file without a name in a folder. `None` if the file system does not support that.
@@ -163,10 +165,29 @@ impl ThreadStat {
     }
 }
 
-/// Returns the number of this boot, or 0 without `/proc`.
-pub(crate) fn boot() -> u128 {
-    let text = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
-    u128::from_str_radix(&text.trim().replace('-', ""), 16).unwrap_or(0)
+/// The file with the number of this boot.
+const BOOT: &str = "/proc/sys/kernel/random/boot_id";
+
+/// Returns the number of this boot.
+///
+/// # Errors
+/// [`Error::Io`] if it cannot be read, as in a unit of systemd with `ProcSubset=pid`.
+pub(crate) fn boot() -> Result<u128, Error> {
+    boot_in(Path::new(BOOT))
+}
+
+fn boot_in(path: &Path) -> Result<u128, Error> {
+    // The kind of the system's error would be that of a missing fleet file.
+    let unreadable = |why: &dyn fmt::Display| {
+        let sentence = format!(
+            "{why}; a fleet file holds for one boot, whose number is in this file; a unit of \
+             systemd needs ProcSubset=all"
+        );
+        Error::io("read", path, io::Error::other(sentence))
+    };
+    let text = fs::read_to_string(path).map_err(|error| unreadable(&error))?;
+    let number = u128::from_str_radix(&text.trim().replace('-', ""), 16);
+    number.map_err(|_| unreadable(&"it has no number of a boot"))
 }
 
 /// Returns the time of the coarse clock since 1970, or 0 if it is earlier.
@@ -193,6 +214,23 @@ mod tests {
             assert!(file.set_len(other).is_err(), "{other}");
         }
         assert_eq!(map_memory(4096).unwrap().len(), 4096);
+    }
+
+    #[test]
+    fn unreadable_number_of_the_boot_is_an_error_that_names_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("boot_id");
+        let refused = |why: &str| {
+            let error = boot_in(&path).unwrap_err().to_string();
+            let begin = format!("cannot read {}: {why}", path.display());
+            assert!(error.starts_with(&begin) && error.contains("ProcSubset=all"), "{error}");
+        };
+        refused("No such file or directory");
+        fs::write(&path, "unknown\n").unwrap();
+        refused("it has no number of a boot");
+        fs::write(&path, "00000000-0000-0000-0000-0000000001ff\n").unwrap();
+        assert_eq!(boot_in(&path).unwrap(), 0x1ff);
+        assert_ne!(boot().unwrap(), 0);
     }
 
     #[test]

@@ -5,6 +5,8 @@ use std::thread;
 
 use keytally_core::sync::{AtomicU64, Ordering};
 
+use crate::error::Error;
+
 /// The time between two looks at a word.
 const LOOK: Duration = Duration::from_micros(500);
 
@@ -22,6 +24,6 @@ pub(crate) fn sleep_on(word: &AtomicU64, value: u64, at_most: Duration) {
 pub(crate) const fn wake_all(_: &AtomicU64) {}
 
 /// Returns 0: these systems have no number for the boot that can be read without another program.
-pub(crate) const fn boot() -> u128 {
-    0
+pub(crate) const fn boot() -> Result<u128, Error> {
+    Ok(0)
 }

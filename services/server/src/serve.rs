@@ -96,7 +96,8 @@ pub(crate) struct Serve {
     #[arg(long, value_name = "WINDOW", value_parser = value_parser(plans::parse_window))]
     describe: Option<Window>,
     /// Fleet file of this machine, such as /dev/shm/api.gate.fleet, if machines share the limits of
-    /// the gate: see `keytally agent`, which creates it [default: the gate joins no fleet]
+    /// the gate: see `keytally agent`, which creates it. Without a gate, the start fails [default:
+    /// the gate joins no fleet]
     #[arg(long, value_name = "FILE", value_parser = path_parser())]
     fleet: Option<PathBuf>,
     /// Shadow mode: admit all requests, and report those that would be refused in
@@ -238,7 +239,12 @@ impl Serve {
             #[cfg(not(feature = "keys"))]
             let keys = None;
             let options = GateOptions {
-                must_exist: self.must_exist,
+                // The fleet file is that of a gate, so a new gate could not join.
+                must_exist_by: match self.fleet {
+                    _ if self.must_exist => Some("--must-exist"),
+                    Some(_) => Some("--fleet"),
+                    None => None,
+                },
                 plans: &self.plans,
                 teams: self.teams,
                 scopes: &self.scopes,

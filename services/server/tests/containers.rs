@@ -61,6 +61,21 @@ fn program_accepts_the_command_for_compose() {
 }
 
 #[test]
+fn service_for_compose_trusts_the_network_of_its_proxies() {
+    let file = YamlLoader::load_from_str(COMPOSE).unwrap();
+    let network = file[0]["networks"]["default"]["ipam"]["config"][0]["subnet"].as_str().unwrap();
+    let service = service();
+    let mut words = service["command"].as_vec().unwrap().iter().map(|word| word.as_str().unwrap());
+    assert!(words.any(|word| word == "--trusted-proxy"));
+    assert_eq!(words.next(), Some(network));
+    // Its own network, and no others: the ports are those of this machine alone.
+    assert!(service["networks"].is_badvalue() && service["network_mode"].is_badvalue());
+    for port in service["ports"].as_vec().unwrap() {
+        assert!(port.as_str().unwrap().starts_with("127.0.0.1:"));
+    }
+}
+
+#[test]
 fn program_accepts_the_first_commands_of_image_and_compose() {
     let line = |text: &str| text.replace("\\\n#  ", "").replace("# ", "");
     for (text, before) in [(DOCKERFILE, "keytally:/data keytally "), (COMPOSE, "--rm service ")] {

@@ -115,6 +115,10 @@ fn gate_that_must_exist_is_not_created() {
         "keytally create data/api.gate",
     ]);
     assert!(!sandbox.path("data").exists());
+    let fleet = sandbox.run(&[&start[..5], &["--fleet", "api.fleet"]].concat());
+    assert_eq!(fleet.status, 3);
+    fleet.expect_failure(&["--fleet: there is no gate data/api.gate"]);
+    assert!(!sandbox.path("data").exists());
     let server = Server::start(&sandbox, &[]);
     await_log(&sandbox, &["keytally: data/api.gate is new: there was no gate", "--must-exist"]);
     server.signal(Signal::TERM);

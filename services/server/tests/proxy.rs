@@ -27,6 +27,9 @@ use support::wire::{Reply, Wire};
 /// The socket of the service in the documentation.
 const SOCKET: &str = "/run/keytally/api.socket";
 
+/// The headers in which `/auth` names the holder of a key.
+const IDENTITY: [&str; 4] = ["X-Account-Id", "X-Key-Id", "X-Key-Env", "X-Key-Plan"];
+
 const PLAN: [&str; 2] = ["--plan", "default=1000/31d"];
 
 /// A running proxy, which is ended when dropped.
@@ -177,6 +180,33 @@ fn configurations(language: &str) -> Vec<&'static str> {
     blocks.filter_map(|block| block.strip_prefix(language)?.strip_prefix('\n')).collect()
 }
 
+/// The documented configurations of three proxies.
+const DOCUMENTED: [&str; 5] = ["nginx", "nginx, costs", "nginx, outcomes", "caddy", "haproxy"];
+
+/// Starts a proxy with one of the documented configurations.
+fn documented(sandbox: &Sandbox, name: &str) -> Proxy {
+    let nginx = configurations("nginx");
+    let server = |lines: &str| format!("server {{ listen 127.0.0.1:PORT;\n{lines} }}");
+    match name {
+        "nginx" => Proxy::nginx(sandbox, &server(nginx[0])),
+        "nginx, costs" => {
+            let refused = &nginx[0][nginx[0].find("location @refused").unwrap()..];
+            let lines = format!("{}\n{refused}", nginx[1]);
+            Proxy::nginx(sandbox, &server(&lines.replace("/messages {", "/200/messages {")))
+        }
+        "nginx, outcomes" => {
+            let listen = "server { listen 127.0.0.1:PORT;\n";
+            Proxy::nginx(sandbox, &nginx[2].replace("server {\n", listen))
+        }
+        "caddy" => Proxy::caddy(sandbox, configurations("caddy")[0]),
+        "haproxy" => {
+            let script = configurations("lua")[0];
+            Proxy::haproxy(sandbox, configurations("haproxy")[0], script)
+        }
+        _ => panic!("no such configuration: {name}"),
+    }
+}
+
 fn start(sandbox: &Sandbox, more: &[&str]) -> Server {
     Server::start_at(sandbox, "unix:socket", &[&PLAN[..], more].concat(), &[])
 }
@@ -204,16 +234,12 @@ fn await_remaining(sandbox: &Sandbox, key: &str, expected: u32) {
 
 /// Sends requests without and with a key through a proxy, and claims of a client. `refusal` is a
 /// part of the body that a wrong key gets, and `unreachable` the status without the service.
-fn forwards_the_holder_of_a_key(
-    refusal: &str,
-    unreachable: u16,
-    start_proxy: impl FnOnce(&Sandbox) -> Proxy,
-) -> Proxy {
+fn forwards_the_holder_of_a_key(refusal: &str, unreachable: u16, name: &str) -> Proxy {
     let sandbox = Sandbox::new();
     let server = start(&sandbox, &[]);
     let key = format!("X-API-Key: {}", server.first_key().unwrap());
     let requests = upstream(&sandbox);
-    let proxy = start_proxy(&sandbox);
+    let proxy = documented(&sandbox, name);
     let claims = [
         "X-Account-Id: 7",
         "X-Key-Id: 7",
@@ -268,8 +294,7 @@ fn forwards_the_holder_of_a_key(
 
 #[test]
 fn documented_nginx_forwards_the_holder_of_a_key() {
-    let config = format!("server {{ listen 127.0.0.1:PORT;\n{} }}", configurations("nginx")[0]);
-    let proxy = forwards_the_holder_of_a_key("401", 503, |sandbox| Proxy::nginx(sandbox, &config));
+    let proxy = forwards_the_holder_of_a_key("401", 503, "nginx");
     assert_eq!(proxy.get("/auth", &[]).code(), 404);
     let unreachable = proxy.get("/200", &["X-API-Key: any"]);
     assert_eq!(unreachable.body, r#"{"error": "Service unavailable"}"#);
@@ -286,8 +311,7 @@ fn documented_nginx_passes_on_503_with_its_retry_after() {
     let server = Server::start_at(&sandbox, "unix:socket", &options, &[]);
     let key = format!("X-API-Key: {}", server.first_key().unwrap());
     let _requests = upstream(&sandbox);
-    let config = format!("server {{ listen 127.0.0.1:PORT;\n{} }}", configurations("nginx")[0]);
-    let nginx = Proxy::nginx(&sandbox, &config);
+    let nginx = documented(&sandbox, "nginx");
     assert_eq!(nginx.get("/200", &[&key]).code(), 200);
     let busy = nginx.get("/200", &[&key]);
     assert_eq!(busy.code(), 503, "{busy:?}");
@@ -300,16 +324,62 @@ fn documented_nginx_passes_on_503_with_its_retry_after() {
 
 #[test]
 fn documented_caddy_forwards_the_holder_of_a_key() {
-    let site = configurations("caddy")[0];
-    forwards_the_holder_of_a_key(support::INVALID, 502, |sandbox| Proxy::caddy(sandbox, site));
+    forwards_the_holder_of_a_key(support::INVALID, 502, "caddy");
 }
 
 #[test]
 fn documented_haproxy_forwards_the_holder_of_a_key() {
-    let (config, script) = (configurations("haproxy")[0], configurations("lua")[0]);
-    forwards_the_holder_of_a_key(support::INVALID, 503, |sandbox| {
-        Proxy::haproxy(sandbox, config, script)
-    });
+    forwards_the_holder_of_a_key(support::INVALID, 503, "haproxy");
+}
+
+/// A proxy must not forward a header that the client names in `Connection` (RFC 9110, section
+/// 7.6.1). The identity headers are not those of the client.
+#[test]
+fn documented_proxies_keep_headers_named_in_connection() {
+    for name in DOCUMENTED {
+        let sandbox = Sandbox::new();
+        let server = start(&sandbox, &["--settle", "60s"]);
+        let key = format!("X-API-Key: {}", server.first_key().unwrap());
+        let requests = upstream(&sandbox);
+        let proxy = documented(&sandbox, name);
+        let all = format!("Connection: {}", IDENTITY.join(", "));
+        let upgrade = format!("Connection: {}, Upgrade", IDENTITY[0]);
+        let of_upgrade =
+            [&*upgrade, "Upgrade: websocket", "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ=="];
+        for claims in [&[&*all][..], &[&*all, "Connection: close"], &of_upgrade] {
+            let reply = proxy.get("/200", &[&[key.as_str()][..], claims].concat());
+            assert_eq!(reply.code(), 200, "{name}: {reply:?}");
+            let lines = requests.recv().unwrap();
+            for header in IDENTITY {
+                assert!(
+                    value(&lines, header).is_some_and(|it| !it.is_empty()),
+                    "{name}: {lines:?}"
+                );
+            }
+            let connection = value(&lines, "Connection").unwrap_or_default().to_lowercase();
+            assert!(!connection.contains("x-"), "{name}: {lines:?}");
+            // A WebSocket needs both headers. nginx has its own directives for them.
+            let upgrades = claims == of_upgrade && !name.starts_with("nginx");
+            assert_eq!(value(&lines, "Upgrade"), upgrades.then_some("websocket"), "{name}");
+            assert_eq!(connection == "upgrade", upgrades, "{name}: {lines:?}");
+        }
+    }
+}
+
+#[test]
+fn documented_proxies_forward_the_address_of_a_guess() {
+    for name in DOCUMENTED {
+        let sandbox = Sandbox::new();
+        let more = ["--settle", "60s", "--failures", "2/31d", "--trusted-proxy", "unix"];
+        let _server = start(&sandbox, &more);
+        let _requests = upstream(&sandbox);
+        let proxy = documented(&sandbox, name);
+        let codes = [1, 2, 3].map(|host| {
+            let claim = format!("X-Forwarded-For: 203.0.113.{host}");
+            proxy.get("/200", &["X-API-Key: wrong", &claim]).code()
+        });
+        assert_eq!(codes, [401, 401, 429], "{name}");
+    }
 }
 
 #[test]
@@ -321,11 +391,7 @@ fn documented_proxy_states_groups_and_scopes() {
     let issue = |scope| sandbox.new_key(&["--account", "42", "--scope", scope]).0;
     let [reader, writer] = ["read", "write"].map(|scope| format!("X-API-Key: {}", issue(scope)));
     let requests = upstream(&sandbox);
-    let [first, second] = [0, 1].map(|index| configurations("nginx")[index]);
-    let refused = &first[first.find("location @refused").unwrap()..];
-    let config = format!("server {{ listen 127.0.0.1:PORT;\n{second}\n{refused} }}")
-        .replace("location /messages", "location /200/messages");
-    let nginx = Proxy::nginx(&sandbox, &config);
+    let nginx = documented(&sandbox, "nginx, costs");
     for claim in ["X-Need: write", "X-Group: none", "X-Cost: 5"] {
         let account = "X-Account-Id: 7";
         assert_eq!(nginx.get("/200", &[&reader, claim, account]).code(), 200, "{claim}");
@@ -357,9 +423,7 @@ fn documented_proxy_returns_the_charge_of_a_failure() {
     let key = server.first_key().unwrap();
     let line = format!("X-API-Key: {key}");
     let requests = upstream(&sandbox);
-    let config =
-        configurations("nginx")[2].replace("server {\n", "server { listen 127.0.0.1:PORT;\n");
-    let nginx = Proxy::nginx(&sandbox, &config);
+    let nginx = documented(&sandbox, "nginx, outcomes");
     let mut left = 1000;
     let mut charges = Vec::new();
     for (path, status, cost) in [

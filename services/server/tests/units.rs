@@ -17,11 +17,11 @@ fn systemd_and_the_program_accept_the_units() {
     let mut commands = 0;
     for unit in fs::read_dir(folder).unwrap() {
         let unit = unit.unwrap();
-        let text = fs::read_to_string(unit.path()).unwrap();
+        let text = fs::read_to_string(unit.path()).unwrap().replace("\\\n", "");
         let commands_of = text.lines().filter_map(|line| line.strip_prefix("ExecStart="));
         // An empty command replaces that of the unit.
         for command in commands_of.filter(|command| !command.is_empty()) {
-            let mut words = command.split(' ');
+            let mut words = command.split_whitespace();
             assert_eq!(words.next(), Some(PROGRAM), "{command}");
             // The options before it are parsed too.
             let output = Command::new(program).args(words).arg("--help").output().unwrap();

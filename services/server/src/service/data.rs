@@ -11,7 +11,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::thread;
 
-use keytally::{AdminError, NewKey};
+use keytally::{AdminError, Error, NewKey};
 use keytally::{Gate, GateConfig, now, parse_key, pepper};
 use keytally::{Key, Name, Peppers, Plan, Window};
 
@@ -19,7 +19,8 @@ use keytally_cli::internal::Failure;
 use keytally_cli::internal::plans;
 use keytally_cli::internal::{PepperSource, pluralized, read_pepper_file, revoke_unprinted};
 
-use crate::system::{create_folder, try_lock_folder};
+use crate::shell::SHELL;
+use crate::system::{create_folder, has_owner_of, try_lock_folder};
 
 /// The result of opening the data folder.
 #[derive(Debug)]
@@ -50,8 +51,8 @@ impl Data {
 /// What the options of a start require of the gate.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct GateOptions<'a> {
-    /// Whether it is an error if there is no gate.
-    pub(crate) must_exist: bool,
+    /// The option by which it is an error if there is no gate, if any.
+    pub(crate) must_exist_by: Option<&'static str>,
     /// Plans to add to the gate or to change in it. If there are none, a new gate has the default
     /// plan.
     pub(crate) plans: &'a [Plan],
@@ -79,9 +80,11 @@ pub(crate) fn open(
     if !options.plans.is_empty() {
         config.plans = options.plans.to_vec();
     }
-    if options.must_exist && !gate_path.exists() {
+    if let Some(option) = options.must_exist_by
+        && !gate_path.exists()
+    {
         return Err(Failure::new(format!(
-            "--must-exist: there is no gate {0}; name the folder of the gate by --data, restore \
+            "{option}: there is no gate {0}; name the folder of the gate by --data, restore \
              the gate, or create one by `keytally create {0}`",
             gate_path.display()
         )));
@@ -99,7 +102,8 @@ pub(crate) fn open(
         None => (own_peppers(&pepper_file, &gate_path, exists)?, Some(pepper_file)),
     };
     let gate = if exists {
-        let gate = Gate::open(&gate_path, peppers.clone())?;
+        let gate = Gate::open(&gate_path, peppers.clone())
+            .map_err(|error| of_another_user(error, folder, &gate_path))?;
         expect_created_with(&gate, options)?;
         set_plans(&gate, options.plans)?;
         gate
@@ -220,6 +224,23 @@ fn first_key(gate: &Gate) -> Result<Option<Key>, Failure> {
     let scopes: Vec<&str> = scopes.iter().map(|scope| scope.as_str()).collect();
     let (key, _) = gate.issue(&NewKey::new(1, env).with_scopes(&scopes))?;
     Ok(Some(key))
+}
+
+/// Returns the failure to open the gate. If it has another owner than the folder, as after a
+/// `keytally create` by root, the sentence has the command that fixes it.
+fn of_another_user(error: Error, folder: &Path, gate: &Path) -> Failure {
+    let is_denied = matches!(
+        &error,
+        Error::Io { source, .. } if source.kind() == io::ErrorKind::PermissionDenied
+    );
+    if !is_denied || has_owner_of(gate, folder) {
+        return error.into();
+    }
+    Failure::new(format!(
+        "{error}; its owner is not that of the folder; fix it with: chown --reference={} {}",
+        SHELL.word(folder.display()),
+        SHELL.word(gate.display())
+    ))
 }
 
 /// Returns the failure of an action on a path.

@@ -94,6 +94,14 @@ pub(crate) fn create_folder(folder: &Path) -> io::Result<()> {
     DirBuilder::new().recursive(true).mode(0o700).create(folder)
 }
 
+/// Returns whether a file has the owner of a folder. True if one of them cannot be examined.
+pub(crate) fn has_owner_of(file: &Path, folder: &Path) -> bool {
+    match (file.metadata(), folder.metadata()) {
+        (Ok(file), Ok(folder)) => file.uid() == folder.uid(),
+        _ => true,
+    }
+}
+
 /// Tries to lock a folder. The lock is held while the file is open.
 pub(crate) fn try_lock_folder(folder: &Path) -> io::Result<Option<File>> {
     let handle = File::open(folder)?;

@@ -77,6 +77,11 @@ pub(crate) fn create_folder(folder: &Path) -> io::Result<()> {
     DirBuilder::new().recursive(true).create(folder)
 }
 
+/// Returns true: the command that changes an owner is one of Unix.
+pub(crate) const fn has_owner_of(_: &Path, _: &Path) -> bool {
+    true
+}
+
 /// Tries to lock a folder, by a file in it that only one process can have open. The lock is held
 /// while the file is open.
 pub(crate) fn try_lock_folder(folder: &Path) -> io::Result<Option<File>> {
