@@ -183,6 +183,11 @@ impl GateToChange {
         self.followed.call(|gate| work(gate))
     }
 
+    /// Returns the longest time to wait while another process changes a gate.
+    pub(crate) const fn wait(&self) -> Duration {
+        self.wait
+    }
+
     /// Returns the gate that the last change was made to.
     pub(crate) fn current(&self) -> Current {
         self.followed.load()

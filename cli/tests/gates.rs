@@ -524,6 +524,100 @@ fn gate_with_what_the_copy_lacks_is_kept() {
     sandbox.run(&[&over_other[..], &["--discard-newer"]].concat()).expect_status(0);
 }
 
+#[test]
+fn gate_with_later_changes_of_keys_is_kept() {
+    let sandbox = sandbox_with_gate();
+    let (old, key_id) = sandbox.issue(GATE, &["--account", "42"]);
+    let (_, other_id) = sandbox.issue(GATE, &["--account", "42"]);
+    let restore = ["copy", "backup.gate", GATE, "--replace"];
+    let changes: [&[&str]; 4] = [
+        &["rotate", GATE, &key_id, "--grace", "0s"],
+        &["expire", GATE, &key_id, "--expires", "1h"],
+        &["rotate", GATE, &key_id, "--grace", "1h"],
+        &["end-grace", GATE, &key_id],
+    ];
+    for change in changes {
+        sandbox.run(&["copy", GATE, "backup.gate", "--replace"]).expect_status(0);
+        let changed = sandbox.run(change);
+        if change[0] == "rotate" {
+            sandbox.watch_secret(changed.out.trim());
+        }
+        changed.expect_status(0);
+        let before = fs::read(sandbox.path(GATE)).unwrap();
+        sandbox.run(&restore).expect_failure(&[
+            "api.gate: nothing was changed: this gate has 1 changed key that backup.gate lacks",
+            "--discard-newer",
+        ]);
+        assert_eq!(fs::read(sandbox.path(GATE)).unwrap(), before, "{change:?}");
+    }
+    assert_eq!(outcome(&sandbox.check(GATE, &old, &[])).2, Some("wrong_secret"));
+    sandbox.run(&["revoke", GATE, &other_id]).expect_status(0);
+    sandbox.issue(GATE, &["--account", "42"]);
+    sandbox
+        .run(&restore)
+        .expect_failure(&["has 1 key, 1 revocation and 1 changed key that backup.gate lacks"]);
+    // The copy of a migrated gate has other numbers of writes: each difference of a key counts.
+    sandbox.run(&["copy", GATE, "backup.gate", "--replace"]).expect_status(0);
+    sandbox.run(&["migrate", GATE, "new.gate", "--keys", "2000"]).expect_status(0);
+    sandbox.run(&restore).expect_status(0);
+    sandbox.run(&["migrate", GATE, "new.gate", "--keys", "2000"]).expect_status(0);
+    let rotated = sandbox.run(&["rotate", GATE, &key_id, "--grace", "0s"]);
+    sandbox.watch_secret(rotated.out.trim());
+    sandbox.run(&restore).expect_failure(&["has 1 changed key that backup.gate lacks"]);
+}
+
+/// What a gate has is not lost because it cannot be opened.
+#[test]
+fn gate_that_cannot_be_compared_is_kept() {
+    let sandbox = sandbox_with_gate();
+    sandbox.issue(GATE, &["--account", "42"]);
+    sandbox.run(&["copy", GATE, "backup.gate"]).expect_status(0);
+    let whole = fs::read(sandbox.path(GATE)).unwrap();
+    let with = |at: usize, byte: u8| {
+        let mut bytes = whole.clone();
+        bytes[at] = byte;
+        bytes
+    };
+    let restore = ["copy", "backup.gate", GATE, "--replace"];
+    let discard = [&restore[..], &["--discard-newer"]].concat();
+    let kept = |bytes: &[u8], why: &str| {
+        fs::write(sandbox.path(GATE), bytes).unwrap();
+        sandbox.run(&restore).expect_failure(&[
+            why,
+            "nothing was changed, since it could not be compared with backup.gate",
+            "--discard-newer replaces it",
+        ]);
+        assert_eq!(fs::read(sandbox.path(GATE)).unwrap(), bytes);
+        sandbox.run(&discard).expect_status(0);
+        sandbox.run(&["verify", GATE]).expect_status(0);
+    };
+    kept(&whole[..whole.len() - 64], "and its header says");
+    kept(&[&whole[..], &[0; 64]].concat(), "and its header says");
+    kept(&with(8, 77), "format version 77");
+    kept(&vec![0; whole.len()], "this table is incomplete");
+    kept(&vec![0xA5; whole.len()], "this is not a keytally table");
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt as _;
+
+        let mode = || sandbox.path(GATE).metadata().unwrap().permissions().mode() & 0o7777;
+        sandbox.set_mode(GATE, 0o644);
+        kept(&whole, "its mode is 0644");
+        assert_eq!(mode(), 0o600);
+        sandbox.set_mode(GATE, 0o660);
+        sandbox.run(&restore).expect_status(0);
+        assert_eq!(mode(), 0o660);
+    }
+    // An empty file has nothing that could be lost.
+    fs::write(sandbox.path(GATE), "").unwrap();
+    sandbox.run(&restore).expect_status(0);
+    sandbox.run(&["verify", GATE]).expect_status(0);
+    // What is never replaced gets no advice to discard it.
+    fs::write(sandbox.path("notes"), "text".repeat(100)).unwrap();
+    let over_notes = sandbox.run(&["copy", GATE, "notes", "--replace"]);
+    assert!(!over_notes.err.contains("--discard-newer"), "{over_notes:?}");
+}
+
 /// A backup is older than its gate also if the record of a key that it has was used again.
 #[test]
 fn backup_with_a_key_whose_record_is_used_again_is_replaced() {

@@ -30,9 +30,10 @@ impl Gate {
     /// killed during the call leaves no part of it at `path`.
     ///
     /// With `replace`, the copy takes the name of another gate that is there, and its owner and
-    /// mode. Processes that have that gate open keep it, and a [`Followed`](crate::Followed) gate
-    /// opens the copy. A file whose beginning is damaged counts as a gate if it is as long as the
-    /// copy.
+    /// mode. A mode that [`open`](Self::open) would refuse becomes 0600. Processes that have that
+    /// gate open keep it, and a [`Followed`](crate::Followed) gate opens the copy. A file whose
+    /// beginning is damaged counts as a gate if it is as long as the copy, and so does an empty
+    /// file. What the other gate has and this one lacks is lost.
     ///
     /// The counts of [uses](Self::set_usage) are in another file, and are not copied.
     ///

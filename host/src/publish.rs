@@ -99,7 +99,8 @@ pub(crate) fn create_successor<T: Table>(
 pub(crate) enum Replace {
     /// No file.
     Nothing,
-    /// A gate, but not the one that is copied. Also a damaged file that is as long as the copy.
+    /// A gate, but not the one that is copied. Also a damaged file that is as long as the copy, and
+    /// an empty file.
     Gate,
 }
 
@@ -170,12 +171,12 @@ fn replaced_gate(
     Ok((file, real_path))
 }
 
-/// Opens a file that does not begin as a table does. `None` unless it has the length of `lines`
-/// lines, as a damaged gate of that size has.
+/// Opens a file that does not begin as a table does. `None` unless it is empty or has the length of
+/// `lines` lines, as a damaged gate of that size has.
 fn damaged_gate(path: &Path, lines: usize) -> Option<File> {
     let file = open_regular(path).ok()?;
     let len = file.metadata().ok()?.len();
-    byte_len(lines).is_ok_and(|copied| copied == len).then_some(file)
+    (len == 0 || byte_len(lines).is_ok_and(|copied| copied == len)).then_some(file)
 }
 
 /// Creates a file at `path` with these contents, to which only its owner has access.

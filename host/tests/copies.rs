@@ -220,6 +220,20 @@ fn copy_replaces_a_gate_only_if_it_may() {
         assert_eq!((found.permissions().mode() & 0o7777, found.uid()), (0o640, owner));
     }
 
+    // The copy does not get a mode with which it would be refused.
+    #[cfg(unix)]
+    for mode in [0o644, 0o700, 0o607] {
+        use std::os::unix::fs::PermissionsExt as _;
+
+        support::set_mode(&copy, mode);
+        gate.copy(&copy, true).unwrap();
+        let found = copy.metadata().unwrap().permissions().mode() & 0o7777;
+        assert_eq!(found, if mode == 0o700 { 0o700 } else { 0o600 });
+    }
+    fs::write(&copy, "").unwrap();
+    gate.copy(&copy, true).unwrap();
+    assert!(is_known(&copy, later.expose()));
+
     // A damaged gate is replaced too, if it is as long as the copy.
     for beginning in [[0; 64], [0xA5; 64]] {
         let mut bytes = fs::read(&copy).unwrap();

@@ -1,14 +1,15 @@
 //! The command `copy`.
 
-use std::path::PathBuf;
+use core::fmt;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
-use keytally::{AttachError, Error, Gate, KeyState, now};
+use keytally::{AttachError, Error, Gate, KeyRecord, KeyState, now};
 use serde::Serialize;
 
 use crate::arguments;
 use crate::failure::Failure;
-use crate::gate_file::GateFileToChange;
+use crate::gate_file::{GateFileToChange, GateToChange};
 use crate::output::{OutputFormat, pluralized};
 use crate::pepper::PepperSource;
 use crate::status::Status;
@@ -23,8 +24,8 @@ use crate::status::Status;
 /// another file, and are not copied.
 ///
 /// With --replace, a backup can also be put where servers use a gate: most of them open it within a
-/// second. A gate with keys or revocations that the copy lacks is replaced only with
-/// --discard-newer.
+/// second. A gate with keys, revocations or other changes that the copy lacks is replaced only with
+/// --discard-newer, and so is a file that cannot be compared with the copy.
 #[derive(Args)]
 pub(crate) struct Copy {
     #[command(flatten)]
@@ -32,10 +33,12 @@ pub(crate) struct Copy {
     /// File of the copy
     #[arg(value_name = "COPY", value_parser = arguments::path_parser())]
     copy: PathBuf,
-    /// If COPY is another gate, replace it, unless it has keys or revocations that GATE lacks
+    /// If COPY is another gate, replace it, unless it has changes that GATE lacks. Also replace an
+    /// empty file
     #[arg(long)]
     replace: bool,
-    /// Replace also a gate that has keys or revocations that GATE lacks, or other peppers
+    /// Replace also a gate that has changes that GATE lacks, or that cannot be opened: of other
+    /// peppers, of another format, damaged, or with a mode or owner that is refused
     #[arg(long, requires = "replace")]
     discard_newer: bool,
     #[command(flatten)]
@@ -53,7 +56,7 @@ impl Copy {
     pub(crate) fn run(self, pepper: &PepperSource) -> Result<Status, Failure> {
         let gate = self.gate.open(pepper)?;
         if self.replace && !self.discard_newer {
-            self.expect_nothing_newer(&gate.current(), pepper)?;
+            self.expect_nothing_newer(&gate, pepper)?;
         }
         gate.change(|gate| gate.copy(&self.copy, self.replace)).map_err(|error| match error {
             Error::Exists { .. } => Failure::new(format!("{error}; --replace replaces a gate")),
@@ -69,44 +72,131 @@ impl Copy {
         Ok(Status::Success)
     }
 
-    /// Refuses to replace a gate that has what the copy would lack. What is not a gate that can be
-    /// opened is left to [`Gate::copy`].
-    fn expect_nothing_newer(&self, gate: &Gate, pepper: &PepperSource) -> Result<(), Failure> {
+    /// Refuses to replace a gate that has what the copy would lack, or that cannot be compared. A
+    /// file that [`Gate::copy`] never replaces is left to it.
+    fn expect_nothing_newer(
+        &self,
+        gate: &GateToChange,
+        pepper: &PepperSource,
+    ) -> Result<(), Failure> {
+        let path = self.copy.display();
+        let from = self.gate.path().display();
         let refused = |what: &str| {
             Failure::new(format!(
-                "{}: nothing was changed: this gate has {what}; --discard-newer replaces it",
-                self.copy.display()
+                "{path}: nothing was changed: {what}; --discard-newer replaces it"
+            ))
+        };
+        let not_compared = |error: Error| {
+            Failure::new(format!(
+                "{error}; nothing was changed, since it could not be compared with {from}; --discard-newer replaces it"
             ))
         };
         let replaced = match Gate::open(&self.copy, pepper.require()?) {
             Ok(replaced) => replaced,
             Err(Error::Attach { source: AttachError::WrongPepper { .. }, .. }) => {
-                return Err(refused("other peppers, so its keys cannot be compared"));
+                let what = "this gate has other peppers, so its keys cannot be compared";
+                return Err(refused(what));
             }
-            Err(_) => return Ok(()),
+            Err(error) if self.is_never_replaced(&error) => return Ok(()),
+            Err(error) => return Err(not_compared(error)),
         };
-        let time = now();
-        let (mut keys, mut revocations) = (0_usize, 0_usize);
-        for info in replaced.table().list(time) {
-            match gate.table().key(info.key_id, time) {
-                Some(copied) if info.state == KeyState::Revoked => {
-                    revocations += usize::from(copied.state != KeyState::Revoked);
-                }
-                Some(_) => {}
-                None if info.state_name(time) == "active" => {
-                    keys += usize::from(gate.table().has_free_record(info.key_id));
-                }
-                None => {}
-            }
+        replaced.set_wait(gate.wait());
+        let gate = gate.current();
+        let changed = Changes::of(&gate, &replaced).map_err(not_compared)?;
+        match changed.to_string() {
+            lacking if lacking.is_empty() => Ok(()),
+            lacking => Err(refused(&format!("this gate has {lacking} that {from} lacks"))),
         }
-        let lacking = match (keys, revocations) {
-            (0, 0) => return Ok(()),
-            (0, _) => pluralized(revocations, "revocation"),
-            (_, 0) => pluralized(keys, "key"),
-            (..) => {
-                format!("{} and {}", pluralized(keys, "key"), pluralized(revocations, "revocation"))
+    }
+
+    /// Returns whether [`Gate::copy`] gives a better answer on a file that does not open as a gate:
+    /// there is none, it is empty, or it is never replaced.
+    fn is_never_replaced(&self, error: &Error) -> bool {
+        let len = |path: &Path| std::fs::metadata(path).map(|file| file.len()).ok();
+        match error {
+            Error::Io { doing: "open", .. }
+            | Error::NotAFile { .. }
+            | Error::TooShort { .. }
+            | Error::Attach { source: AttachError::Kind { .. }, .. } => true,
+            Error::Attach { source: AttachError::NotATable | AttachError::Unfinished, .. } => {
+                len(&self.copy) != len(self.gate.path())
             }
+            _ => false,
+        }
+    }
+}
+
+/// The number of writes of a record is below this.
+const WRITES: u16 = 8192;
+
+/// What a gate has and a copy of another one lacks.
+#[derive(Default)]
+struct Changes {
+    /// Keys that are valid.
+    keys: usize,
+    revocations: usize,
+    /// Keys that are not newly revoked, and that changed otherwise: a secret, an expiry, a grace
+    /// period, a plan, scopes or an account.
+    changed: usize,
+}
+
+impl Changes {
+    /// Returns what `replaced` has and `gate` lacks. Of two copies of one gate, that is what was
+    /// changed later. Between other gates, every difference of a key counts.
+    fn of(gate: &Gate, replaced: &Gate) -> Result<Self, Error> {
+        let are_copies = gate.table().id() == replaced.table().id();
+        let is_later = |key_id| {
+            let [from, its] = [gate, replaced].map(|gate| gate.table().record_writes(key_id));
+            // The numbers are counted round: those of the later half are behind.
+            !are_copies || (1..WRITES / 2).contains(&(its.wrapping_sub(from) % WRITES))
         };
-        Err(refused(&format!("{lacking} that {} lacks", self.gate.path().display())))
+        let later: Vec<KeyRecord> = replaced.administer(|administrator| {
+            Ok(administrator.records().filter(|its| is_later(its.key_id)).collect())
+        })?;
+        let now = now();
+        gate.administer(|administrator| {
+            let mut changes = Self::default();
+            for its in &later {
+                match administrator.read(its.key_id) {
+                    Some(copied) => changes.compare(its, copied),
+                    None if its.state == KeyState::Active
+                        && its.expires.is_none_or(|end| now < end)
+                        && gate.table().has_free_record(its.key_id) =>
+                    {
+                        changes.keys = changes.keys.saturating_add(1);
+                    }
+                    None => {}
+                }
+            }
+            Ok(changes)
+        })
+    }
+
+    /// Counts a key that differs.
+    fn compare(&mut self, its: &KeyRecord, copied: KeyRecord) {
+        if its.state == KeyState::Revoked {
+            let is_newly = copied.state != KeyState::Revoked;
+            self.revocations = self.revocations.saturating_add(usize::from(is_newly));
+            return;
+        }
+        // What a gate knows of all keys, or need not keep, does not change this one.
+        let last_characters = its.last_characters.clone();
+        let copied = KeyRecord { is_imported: its.is_imported, last_characters, ..copied };
+        self.changed = self.changed.saturating_add(usize::from(*its != copied));
+    }
+}
+
+impl fmt::Display for Changes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let counts =
+            [(self.keys, "key"), (self.revocations, "revocation"), (self.changed, "changed key")];
+        let named = counts.iter().filter(|(count, _)| *count > 0);
+        let named: Vec<String> = named.map(|(count, noun)| pluralized(count, noun)).collect();
+        match named.split_last() {
+            Some((last, others)) if !others.is_empty() => {
+                write!(f, "{} and {last}", others.join(", "))
+            }
+            _ => f.write_str(&named.concat()),
+        }
     }
 }

@@ -14,6 +14,9 @@ use crate::error::Error;
 /// The mode of new files: only the owner has access.
 pub(super) const OWNER_ONLY: Mode = Mode::RUSR.union(Mode::WUSR);
 
+/// Permission bits that a table's file must have for the processes of its owner.
+const OWNER_ACCESS: u32 = 0o600;
+
 const ROOT: u32 = 0;
 
 /// Permission bits that a table's file must not have. A group may have access, but not all users.
@@ -56,11 +59,15 @@ pub(crate) fn restrict(file: &File) -> io::Result<()> {
     Ok(fchmod(file, OWNER_ONLY)?)
 }
 
-/// Gives a file the owner and the mode of another one.
+/// Gives a table's file the owner and the mode of another file. A mode that is refused in tables
+/// becomes 0600.
 pub(crate) fn copy_access(from: &File, to: &File) -> io::Result<()> {
     let (from, own) = (from.metadata()?, to.metadata()?);
     if (from.uid(), from.gid()) != (own.uid(), own.gid()) {
         std::os::unix::fs::fchown(to, Some(from.uid()), Some(from.gid()))?;
+    }
+    if from.mode() & REFUSED_IN_TABLES != 0 || from.mode() & OWNER_ACCESS != OWNER_ACCESS {
+        return restrict(to);
     }
     to.set_permissions(from.permissions())
 }

@@ -1,4 +1,5 @@
-//! Keeps the gate up to date with the list: each second what changed, and now and then all keys.
+//! Keeps the gate up to date with the list: each second what changed, and all keys each minute and
+//! when the gate's file was replaced.
 
 use core::time::Duration;
 
@@ -59,13 +60,17 @@ impl List {
     pub async fn follow_always(self, clock: fn() -> Timestamp, report: impl Fn(&str) + Send) {
         let mut ticks = interval(INTERVAL);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut next_s = 0;
+        let (mut next_s, mut compared_gate) = (0, 0);
         let mut problem = None;
         loop {
             ticks.tick().await;
             let now = clock();
+            // The gate may be an older copy, which lacks changes that the list took over.
+            let gate_number = self.gate().status().reopened;
+            let is_due = now.unix_s() >= next_s || gate_number != compared_gate;
             let mut result = self.follow(now).await;
-            if result.is_ok() && now.unix_s() >= next_s {
+            if result.is_ok() && is_due {
+                compared_gate = gate_number;
                 result = match self.compare(Comparison::automatic(), now).await {
                     Ok(compared) => {
                         if let Some(sentence) = compared.sentence() {

@@ -5,8 +5,8 @@ use alloc::collections::BTreeMap;
 use std::path::Path;
 
 use keytally::{
-    Error as GateError, Followed, Gate, GateConfig, Key, KeyId, KeyInfo, KeyState, Name, NewKey,
-    Peppers, Plan, Verdict,
+    AttachError, Error as GateError, Followed, Gate, GateConfig, Key, KeyId, KeyInfo, KeyState,
+    Name, NewKey, Peppers, Plan, Verdict,
 };
 use serde::Serialize;
 use sqlx::Row as _;
@@ -76,7 +76,8 @@ pub struct Identity {
 /// Opens the gate of the tokens in a data folder, and creates it if there is none.
 ///
 /// # Errors
-/// Those of [`Gate::open`] and [`Gate::create`].
+/// Those of [`Gate::open`] and [`Gate::create`]. [`Error::Conflict`] if the gate needs another
+/// pepper, with what to do then.
 pub fn open_gate(folder: &Path, peppers: &Peppers) -> Result<Followed> {
     let gate = open_or_create(&folder.join(FILE), peppers)?;
     Ok(Followed::from_gate(gate, peppers.clone(), Ok)?)
@@ -85,6 +86,12 @@ pub fn open_gate(folder: &Path, peppers: &Peppers) -> Result<Followed> {
 fn open_or_create(path: &Path, peppers: &Peppers) -> Result<Gate> {
     match Gate::open(path, peppers.clone()) {
         Err(GateError::Io { .. }) if !path.exists() => {}
+        Err(error @ GateError::Attach { source: AttachError::WrongPepper { .. }, .. }) => {
+            let path = path.display();
+            return Err(Error::Conflict(format!(
+                "{error}; {path} has the tokens of the list of keys: give its pepper before the new one, and rotate each token with keytally rotate {path}, or, to end all tokens, stop the service and remove {path}, which the next start creates"
+            )));
+        }
         opened => return Ok(opened?),
     }
     let plan = LIMITS.parse().ok().and_then(|policy| Plan::new("default", policy));

@@ -9,7 +9,7 @@ mod support;
 use core::time::Duration;
 use std::fs;
 
-use keytally::{Gate, MigrationConfig, Outcome, now, pepper};
+use keytally::{Gate, MigrationConfig, Name, NewKey, Outcome, Timestamp, now, pepper};
 use keytally_keys::change::{Caller, Edit};
 use keytally_keys::codes::Code;
 use keytally_keys::database::Database;
@@ -20,6 +20,7 @@ use keytally_keys::reconcile::{ADOPTED_NAME, Comparison, Unknown};
 use keytally_keys::roles::{Actor, Role};
 use keytally_keys::sessions::Origin;
 use support::{PEPPER, Site, creation, in_s, issue_outside, operator};
+use tokio::time::sleep;
 
 /// All actions of the log, the newest first.
 async fn actions(site: &Site) -> Vec<String> {
@@ -192,6 +193,36 @@ async fn changes_of_commands_are_adopted() {
     let all = actions(&site).await;
     assert_eq!(all.iter().filter(|action| *action == "reconcile key.reconcile").count(), 6);
     assert_agreement(&site).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn replaced_gate_is_compared_before_a_comparison_is_due() {
+    let site = Site::new().await;
+    site.team_with_key().await;
+    let copy = site.path("backup");
+    site.gate().copy(&copy, false).unwrap();
+    let new = NewKey::new(7, Name::new("test").unwrap());
+    let copied = Gate::open(&copy, pepper::parse(PEPPER).unwrap()).unwrap();
+    let (_, key_id) = copied.issue(&new).unwrap();
+    // By this clock, no comparison is due after the first one.
+    let stopped = || Timestamp::from_unix_s(2_000_000_000);
+    let following = tokio::spawn(site.list.clone().follow_always(stopped, |_| ()));
+    until(async || site.list.status().compared.is_some()).await;
+    copied.copy(site.path("api.gate"), true).unwrap();
+    assert!(site.list.gate().reopen_if_replaced().unwrap());
+    until(async || site.list.key(Some(7), key_id).await.is_ok()).await;
+    following.abort();
+}
+
+/// Waits until a condition holds.
+async fn until(holds: impl AsyncFn() -> bool) {
+    for _ in 0..3000 {
+        if holds().await {
+            return;
+        }
+        sleep(Duration::from_millis(10)).await;
+    }
+    panic!("the condition does not hold");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -389,7 +420,7 @@ async fn member_manages_keys_of_other_environments_only() {
         site.list.rotate_key(live, 0, false, member()).await,
         Err(Error::Forbidden(_))
     ));
-    new.env = keytally::Name::new("test").unwrap();
+    new.env = Name::new("test").unwrap();
     let (_, row) = site.list.create_key(new, member()).await.unwrap();
     site.list.rotate_key(row.key_id, 0, false, member()).await.unwrap();
     let refused = site.list.revoke_keys(vec![row.key_id], String::new(), member()).await;

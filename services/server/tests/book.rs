@@ -41,6 +41,17 @@ keytally create api.gate --keys 100 > /dev/null
 keytally issue api.gate --account 42 > key 2> /dev/null
 ";
 
+/// The command of a page that serves the gate of [`GATE`].
+const SERVES_THE_GATE: &str = "keytally serve --data . ";
+
+/// Serves the list of keys of that gate for a moment, so that it has a gate of tokens with a token.
+const LIST: &str = "\
+keytally serve --data . --listen 127.0.0.1:8000 > /dev/null &
+for _ in {1..400}; do curl -s -o /dev/null 127.0.0.1:8000 && break; sleep 0.05; done
+keytally keys token create shell --data . > token
+kill $! && wait $!
+";
+
 /// A fenced code block.
 #[derive(Debug)]
 struct Block<'p> {
@@ -103,9 +114,13 @@ fn run(page: &Path) -> usize {
         let calls = ["keytally create api.gate", "keytally serve"];
         ["sh", "sh,background"].contains(&block.info)
             && calls.iter().any(|call| block.code.contains(call))
+            && !block.code.contains(SERVES_THE_GATE)
     };
     if !blocks(&text).iter().any(is_set_up) {
         script += GATE;
+    }
+    if text.contains(SERVES_THE_GATE) {
+        script += &LIST.replace("8000", &port);
     }
     let mut outputs: Vec<Option<String>> = Vec::new();
     for Block { info, before, code } in blocks(&text) {

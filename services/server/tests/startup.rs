@@ -147,6 +147,33 @@ fn given_pepper_is_used_instead_of_a_new_one() {
         .expect_failure(&["has 31 bytes"]);
 }
 
+#[test]
+fn tokens_under_an_old_pepper_are_named_at_the_start() {
+    let sandbox = Sandbox::new();
+    drop(Server::start(&sandbox, &[]));
+    let old = fs::read_to_string(sandbox.path("data/pepper")).unwrap();
+    let (old, new) = (old.trim_end(), "d4".repeat(32));
+    let both = format!("{old},{new}");
+    let args = ["issue", "data/api.gate", "--account", "1"];
+    let mut issue = sandbox.command(&args);
+    let issued = sandbox.finish(issue.env("KEYTALLY_PEPPER", &both), b"");
+    sandbox.watch_secret(issued.out.trim());
+    issued.expect_status(0);
+    let start = || {
+        let args = ["serve", "--listen", "127.0.0.1:0", "--data", "data"];
+        sandbox.finish(sandbox.command(&args).env("KEYTALLY_PEPPER", &new), b"")
+    };
+    start().expect_failure(&[
+        "data/admin.gate: the pepper that was given does not belong",
+        "keytally rotate data/admin.gate",
+        "stop the service and remove data/admin.gate",
+    ]);
+    // As the error says, the next start creates it.
+    fs::remove_file(sandbox.path("data/admin.gate")).unwrap();
+    drop(Server::start_with(&sandbox, &[], &[("KEYTALLY_PEPPER", &new)]));
+    assert!(sandbox.path("data/admin.gate").exists());
+}
+
 /// Asserts that a start fails with an error that has all of `parts`.
 #[track_caller]
 fn expect_start_failure(sandbox: &Sandbox, more: &[&str], parts: &[&str]) {
