@@ -300,7 +300,12 @@ impl CreditLayout {
 /// is current lacks credits or a window is void. The stamp stays, so a spender never moves it.
 #[inline]
 pub fn spend(layout: &CreditLayout, word: u64, now_ms: u64, cost: u32) -> Option<u64> {
-    let fits = layout.current(word, now_ms)[..layout.len].iter().all(|&credits| credits >= cost);
+    let (held, present) = (layout.stamp(word), layout.stamp_at(now_ms));
+    let fits = (0..layout.len).all(|index| {
+        let is_current = held >= present || layout.is_same(index, held, present);
+        let credits = if is_current { layout.units(word, index) } else { 0 };
+        credits >= cost
+    });
     fits.then(|| word - u64::from(cost) * layout.one_each)
 }
 
