@@ -163,14 +163,7 @@ fn ctrl_c_ends_a_wait() {
     let sandbox = sandbox_with_gate();
     let (_, id) = sandbox.issue(GATE, &["--account", "1"]);
     while_administering(&sandbox, || {
-        // A process of a background job ignores SIGINT by default.
-        let revoke = sandbox.command(&["revoke", GATE, &id, "--wait", "60s"]);
-        let mut command = std::process::Command::new("env");
-        command.arg("--default-signal=INT").arg(revoke.get_program()).args(revoke.get_args());
-        command
-            .current_dir(sandbox.path("."))
-            .env("KEYTALLY_PEPPER", &sandbox.pepper)
-            .env_remove("KEYTALLY_PEPPER_FILE");
+        let mut command = sandbox.interruptible_command(&["revoke", GATE, &id, "--wait", "60s"]);
         let mut waiting = command.spawn().unwrap();
         std::thread::sleep(core::time::Duration::from_millis(200));
         assert!(waiting.try_wait().unwrap().is_none());

@@ -121,6 +121,19 @@ impl Sandbox {
         command
     }
 
+    /// Returns such a command that SIGINT ends, with the pepper in its environment. A process of a
+    /// background job ignores SIGINT by default.
+    pub fn interruptible_command(&self, args: &[&str]) -> Command {
+        let program = self.command(args);
+        let mut command = Command::new("env");
+        command.arg("--default-signal=INT").arg(program.get_program()).args(program.get_args());
+        command
+            .current_dir(self.folder.path())
+            .env("KEYTALLY_PEPPER", &self.pepper)
+            .env_remove("KEYTALLY_PEPPER_FILE");
+        command
+    }
+
     /// Runs the program with the pepper in its environment.
     pub fn run(&self, args: &[&str]) -> Run {
         self.run_with_input(args, b"")

@@ -861,9 +861,9 @@ fn signal_during_the_wait_of_issue_finds_the_key_printed() {
     agents[1].signal(Signal::STOP);
     for signal in [Signal::TERM, Signal::INT] {
         let wait = ["--account", "7", "--fleet", "one/api.fleet", "--fleet-wait", "60s"];
-        let mut command = sandbox.command(&[&["issue", "one/api.gate"], &wait[..]].concat());
-        command.env("KEYTALLY_PEPPER", &sandbox.pepper).stdout(Stdio::piped());
-        let mut issue = command.stderr(Stdio::piped()).spawn().unwrap();
+        let mut command =
+            sandbox.interruptible_command(&[&["issue", "one/api.gate"], &wait[..]].concat());
+        let mut issue = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         let (mut key, mut notes) = (String::new(), String::new());
         BufReader::new(issue.stdout.take().unwrap()).read_line(&mut key).unwrap();
         kill_process(Pid::from_child(&issue), signal).unwrap();
