@@ -28,8 +28,8 @@ use std::process::{Command, Stdio};
 use keytally::{AddressLimiter, Limiter};
 use keytally_fleet::plan::layout::PageWord;
 use machines::{
-    Agent, PLAN, Store, TRIES, admitted, agent, check, create_machines, fleet, join, pause, status,
-    wait_for,
+    Agent, PLAN, Store, TRIES, admit, admitted, agent, check, create_machines, fleet, join, pause,
+    status, wait_for,
 };
 use ports::free_port;
 use program::{Run, Sandbox};
@@ -298,7 +298,7 @@ fn signal_ends_the_agent_and_its_units_stay() {
     let store = Store::start(&sandbox, &[]);
     for signal in [Signal::TERM, Signal::INT] {
         let mut agents = join(&sandbox, &store, &["one"]);
-        (0..5).for_each(|_| assert_eq!(check(&sandbox, "one", &key).0, 0));
+        (0..5).for_each(|_| admit(&sandbox, "one", &key));
         let mut agent = agents.pop().unwrap();
         agent.signal(signal);
         assert!(agent.process.wait().unwrap().success(), "{}", agent.log());
@@ -320,7 +320,7 @@ fn stopped_agent_is_reported_and_continues() {
     let agents = join(&sandbox, &store, &["one"]);
     let standby = Agent::start(&sandbox, "one", &store, &[]);
     standby.wait_for("standing by: another agent of this gate leads");
-    (0..5).for_each(|_| assert_eq!(check(&sandbox, "one", &key).0, 0));
+    (0..5).for_each(|_| admit(&sandbox, "one", &key));
     let unspent = status(&sandbox, "one").1["unspent_units"].as_u64().unwrap();
     assert!(unspent > 0);
     agents[0].signal(Signal::STOP);
@@ -351,7 +351,7 @@ fn reboot_voids_credits_and_changes_the_name() {
     let (key, _) = create_machines(&sandbox, PLAN, &["one"]);
     let store = Store::start(&sandbox, &[]);
     let mut agents = join(&sandbox, &store, &["one"]);
-    (0..5).for_each(|_| assert_eq!(check(&sandbox, "one", &key).0, 0));
+    (0..5).for_each(|_| admit(&sandbox, "one", &key));
     agents[0].signal(Signal::TERM);
     assert!(agents[0].process.wait().unwrap().success());
     let unspent = status(&sandbox, "one").1["unspent_units"].as_u64().unwrap();
@@ -377,7 +377,7 @@ fn copied_fleet_file_spends_nothing_twice() {
     let (key, _) = create_machines(&sandbox, PLAN, &["one"]);
     let store = Store::start(&sandbox, &[]);
     let agents = join(&sandbox, &store, &["one"]);
-    (0..5).for_each(|_| assert_eq!(check(&sandbox, "one", &key).0, 0));
+    (0..5).for_each(|_| admit(&sandbox, "one", &key));
     assert!(status(&sandbox, "one").1["unspent_units"].as_u64().unwrap() > 0);
     // A machine that is a copy of the first one.
     fs::create_dir(sandbox.path("two")).unwrap();
@@ -407,7 +407,7 @@ fn fleet_file_of_another_machine_is_repaired() {
     let (key, _) = create_machines(&sandbox, PLAN, &machines);
     let store = Store::start(&sandbox, &[]);
     let agents = join(&sandbox, &store, &machines);
-    machines.iter().for_each(|machine| assert_eq!(check(&sandbox, machine, &key).0, 0));
+    machines.iter().for_each(|machine| admit(&sandbox, machine, &key));
     let bytes = fs::read(sandbox.path("one/api.fleet")).unwrap();
     let file = fs::OpenOptions::new().write(true).open(sandbox.path("two/api.fleet")).unwrap();
     file.write_all_at(&bytes, 0).unwrap();
@@ -467,7 +467,7 @@ fn older_gate_admits_no_key_without_the_store() {
     store.restart();
     agents[0].wait_for("keytally: keys: all keys of the fleet are in the gate");
     assert_eq!(check(&sandbox, "one", &key).1["reason"], "revoked");
-    assert_eq!(check(&sandbox, "one", &other).0, 0);
+    admit(&sandbox, "one", &other);
 }
 
 #[test]
@@ -496,7 +496,7 @@ fn migrated_gate_stays_in_the_fleet() {
     let store = Store::start(&sandbox, &[]);
     let agents = join(&sandbox, &store, &["one"]);
     for _ in 0..10 {
-        assert_eq!(check(&sandbox, "one", &key).0, 0);
+        admit(&sandbox, "one", &key);
     }
     let unspent = status(&sandbox, "one").1["unspent_units"].as_u64().unwrap();
     sandbox.run(&["migrate", "one/api.gate", "one/new.gate", "--keys", "20"]).expect_status(0);
@@ -568,7 +568,7 @@ fn status_and_top_show_the_units_of_a_machine() {
     let agents = join(&sandbox, &store, &["one"]);
     let text = fleet(&sandbox, "top", "one", &[]).expect_status(0);
     assert_eq!(text, "one/api.gate: this machine holds no units\n");
-    (0..5).for_each(|_| assert_eq!(check(&sandbox, "one", &key).0, 0));
+    (0..5).for_each(|_| admit(&sandbox, "one", &key));
     let (code, found) = status(&sandbox, "one");
     assert_eq!((code, &found["in_fleet"], &found["on_loss"]), (0, &true.into(), &"closed".into()));
     let number = |name: &str| found[name].as_u64().unwrap();
@@ -616,7 +616,7 @@ fn unusable_key_of_the_store_is_named() {
     let (other, _) = sandbox.issue("one/api.gate", &["--account", "43"]);
     let store = Store::start(&sandbox, &[]);
     let agents = join(&sandbox, &store, &["one"]);
-    assert_eq!(check(&sandbox, "one", &other).0, 0);
+    admit(&sandbox, "one", &other);
     let name = window_key(&key_id);
     assert_eq!(send(&sandbox, &format!("SET {name} text")), "+OK");
     assert_eq!(check(&sandbox, "one", &key).1["outcome"], "unavailable");
@@ -626,7 +626,7 @@ fn unusable_key_of_the_store_is_named() {
     assert_eq!(found["unusable_keys"], serde_json::json!([name]));
     let text = fleet(&sandbox, "status", "one", &[]).expect_status(0);
     assert!(text.contains(&format!("store: the key {name} is unusable")), "{text}");
-    (0..50).for_each(|_| assert_eq!(check(&sandbox, "one", &other).0, 0));
+    (0..50).for_each(|_| admit(&sandbox, "one", &other));
 
     assert_eq!(send(&sandbox, &format!("DEL {name}")), ":1");
     let is_usable = || status(&sandbox, "one").1["unusable_keys"] == serde_json::json!([]);
@@ -758,10 +758,10 @@ fn changes_of_keys_are_confirmed_by_the_other_machine() {
     let issued = change("issue", "one", &["--account", "7"]);
     assert!(issued.status == 0 && issued.err.ends_with(all), "{issued:?}");
     let other = issued.out.trim();
-    assert_eq!(check(&sandbox, "two", other).0, 0);
+    admit(&sandbox, "two", other);
     let rotated = change("rotate", "two", &[&key_id, "--grace", "1h"]);
     assert!(rotated.status == 0 && rotated.err.ends_with(all), "{rotated:?}");
-    assert_eq!(check(&sandbox, "one", rotated.out.trim()).0, 0);
+    admit(&sandbox, "one", rotated.out.trim());
     agents[1].signal(Signal::STOP);
     let lacks = change("expire", "one", &[&key_id, "--expires", "300d"]);
     agents[1].signal(Signal::CONT);
@@ -870,7 +870,7 @@ fn signal_during_the_wait_of_issue_finds_the_key_printed() {
         issue.stderr.take().unwrap().read_to_string(&mut notes).unwrap();
         assert!(!notes.contains("confirmed"), "the wait has ended: {notes}");
         assert_eq!(issue.wait().unwrap().signal(), Some(signal.as_raw()));
-        assert_eq!(check(&sandbox, "one", key.trim()).0, 0, "{signal:?}");
+        admit(&sandbox, "one", key.trim());
     }
 }
 
@@ -890,7 +890,7 @@ fn keys_are_not_carried_with_the_option_for_that() {
         "it has --no-keys",
         "without --fleet",
     ]);
-    assert_eq!(check(&sandbox, "one", &key).0, 0);
+    admit(&sandbox, "one", &key);
     drop(agent);
 }
 
@@ -1001,7 +1001,7 @@ fn metrics_have_the_units_of_the_machine() {
     };
     assert!(metrics().contains("\nkeytally_fleet_joined 0\n"));
     fleet(&sandbox, "join", "one", &[]).expect_status(0);
-    assert_eq!(check(&sandbox, "one", &key).0, 0);
+    admit(&sandbox, "one", &key);
     let text = metrics();
     assert!(text.contains("\nkeytally_fleet_joined 1\n"), "{text}");
     assert!(text.starts_with("HTTP/1.1 200 OK\r\n"), "{text}");

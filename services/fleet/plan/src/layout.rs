@@ -367,7 +367,7 @@ impl fmt::Display for PageError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Empty => f.write_str("the fleet file is empty: remove it, and start the agent again, which creates it"),
-            Self::NotAFleet => f.write_str("the file is not a fleet file: create one with `keytally agent`"),
+            Self::NotAFleet => f.write_str("the file is not a fleet file; `keytally agent` creates one at a path without a file"),
             Self::Version(found) => {
                 write!(f, "the fleet file has version {found} of the layout, and this program has {VERSION}")
             }

@@ -208,6 +208,21 @@ pub fn check(sandbox: &Sandbox, machine: &str, key: &str) -> (i32, Value) {
     sandbox.check(&format!("{machine}/api.gate"), key, &["--fleet", &file])
 }
 
+/// Checks a key on a machine whose limit is not exhausted, and expects it to be admitted. While the
+/// agent has no processor, a check is `unavailable` after its wait, and is repeated.
+#[track_caller]
+pub fn admit(sandbox: &Sandbox, machine: &str, key: &str) {
+    for _ in 0..TRIES {
+        let (status, found) = check(sandbox, machine, key);
+        if status == 0 {
+            return;
+        }
+        assert_eq!(found["outcome"], "unavailable", "{found}");
+        pause();
+    }
+    panic!("{machine}: each check was unavailable");
+}
+
 /// Sends requests to machines in turn, until each has refused 20 in a row. Returns how many were
 /// admitted, and the last refusal.
 pub fn admitted(sandbox: &Sandbox, machines: &[&str], key: &str) -> (u32, Value) {
