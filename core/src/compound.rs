@@ -552,7 +552,7 @@ impl Compound {
 
     /// Returns the header fields of the response. `X-RateLimit-*` describe a window of the key, or
     /// of the first part without one. `RateLimit` and `RateLimit-Policy` list the windows of all
-    /// tallies that the request charges.
+    /// tallies that the request charges. A repeated name gets a number: `minute`, `minute-2`.
     ///
     /// A response has each field once, so the caller must replace a field of the same name instead
     /// of appending another.

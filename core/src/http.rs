@@ -288,8 +288,7 @@ impl Response<'_> {
     pub fn problem(&self) -> Text<MAX_PROBLEM_LEN> {
         let mut out = Text::new();
         // The longest document fits, as a test shows.
-        let quotas = self.quotas.iter().map(|quota| (*quota, self.cost));
-        let _ = put_problem(&mut out, self.outcome, quotas);
+        let _ = put_problem(&mut out, self.outcome, self.quotas, |_| self.cost);
         out
     }
 }

@@ -68,6 +68,29 @@ fn all_parts_are_charged_or_none() {
 }
 
 #[test]
+fn repeated_name_of_a_quota_gets_a_number() {
+    let (gate, key) = gate_with_key("3/minute, 9/month@3");
+    let networks = [limiter("4/minute, 8/hour", 8), limiter("2/minute, 7/month@17", 8)];
+    let request = || {
+        let [first, second] = networks.each_ref().map(|network| network.part(b"203.0.113.9", 1));
+        check_all(&[&first, &gate.part(Some(key.as_bytes()), 1), &second], at(0)).unwrap()
+    };
+    let names = |list: &str| {
+        let items = list.split(", ").map(|item| item.split_once(';').unwrap().0.to_owned());
+        items.collect::<Vec<_>>().join(" ")
+    };
+    let admitted = request().headers();
+    for field in ["RateLimit-Policy", "RateLimit"] {
+        let (_, list) = admitted.iter().find(|(name, _)| *name == field).unwrap();
+        let expected = r#""minute" "hour" "minute-2" "month" "minute-3" "month-2""#;
+        assert_eq!(names(list), expected, "{field}");
+    }
+    assert!(request().is_admitted());
+    let problem = request().problem();
+    assert!(problem.ends_with(r#""violated-policies": ["minute-3"]}"#), "{problem}");
+}
+
+#[test]
 fn invalid_key_charges_nothing() {
     let (gate, key) = gate_with_key("3/minute");
     let addresses = limiter("5/minute", 8);

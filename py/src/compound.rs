@@ -127,7 +127,7 @@ impl Part {
 /// The response lists the quotas of all parts:
 ///
 /// >>> compound.headers[3]
-/// ('RateLimit-Policy', '"minute";q=5;w=60, "minute";q=3;w=60')
+/// ('RateLimit-Policy', '"minute";q=5;w=60, "minute-2";q=3;w=60')
 ///
 /// A key and its team are tallies of one part:
 ///

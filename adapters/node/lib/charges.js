@@ -297,7 +297,10 @@ class Record {
   }
 }
 
-/** Joins lists of quotas. A repeated name gets a number, because a list has each name once. */
+/** The number of a repeated name, as in `"minute-2"`. */
+const NUMBER_OF_NAME = /-[0-9]+"$/
+
+/** Joins lists of quotas. A list has each name once, so a repeated one gets a number. */
 function joined(values) {
   if (values.length === 1) return values[0]
   const counts = new Map()
@@ -305,10 +308,11 @@ function joined(values) {
   return items
     .map((item) => {
       const end = item.indexOf(';')
-      const name = item.slice(0, end)
+      const name = item.slice(0, end).replace(NUMBER_OF_NAME, '"')
       const count = (counts.get(name) ?? 0) + 1
       counts.set(name, count)
-      return count === 1 ? item : `${name.slice(0, -1)}-${count}"${item.slice(end)}`
+      const shown = count === 1 ? name : `${name.slice(0, -1)}-${count}"`
+      return shown + item.slice(end)
     })
     .join(', ')
 }

@@ -95,27 +95,31 @@ pub(crate) fn set_all<'d>(
     }
 }
 
-/// Joins lists of quotas. A repeated name gets a number, because a list has each name once.
+/// Joins lists of quotas. A list has each name once, so a repeated one gets a number.
 fn join<'v>(values: impl Iterator<Item = &'v str>) -> String {
     let mut names: Vec<&str> = Vec::new();
     let mut joined = String::new();
     for item in values.flat_map(|value| value.split(", ")) {
-        let (name, parameters) = item.split_once(';').unwrap_or((item, ""));
+        let (numbered, parameters) = item.split_once(';').unwrap_or((item, ""));
+        let name = unnumbered(numbered.trim_matches('"'));
         names.push(name);
         if !joined.is_empty() {
             joined += ", ";
         }
-        match names.iter().filter(|&&other| other == name).count() {
-            1 => joined += name,
-            count => {
-                joined += name.strip_suffix('"').unwrap_or(name);
-                joined += &format!("-{count}\"");
-            }
-        }
-        joined += ";";
-        joined += parameters;
+        joined += &match names.iter().filter(|&&other| other == name).count() {
+            1 => format!("\"{name}\";{parameters}"),
+            count => format!("\"{name}-{count}\";{parameters}"),
+        };
     }
     joined
+}
+
+/// Returns the name of a quota without the number that a list gave it, as in `minute-2`.
+fn unnumbered(name: &str) -> &str {
+    match name.rsplit_once('-') {
+        Some((name, number)) if number.bytes().all(|byte| byte.is_ascii_digit()) => name,
+        _ => name,
+    }
 }
 
 #[cfg(test)]
@@ -124,8 +128,15 @@ mod tests {
 
     #[test]
     fn repeated_name_of_a_quota_gets_a_number() {
-        let lists = [r#""minute";r=1;t=2, "hour";r=3;t=4"#, r#""minute";r=5;t=6"#];
-        let joined = r#""minute";r=1;t=2, "hour";r=3;t=4, "minute-2";r=5;t=6"#;
+        let lists = [
+            r#""minute";r=1;t=2, "team-hour";r=3;t=4"#,
+            r#""minute";r=5;t=6, "minute-2";r=7;t=8, "team-hour";r=9;t=0"#,
+        ];
+        let joined = [
+            r#""minute";r=1;t=2, "team-hour";r=3;t=4, "minute-2";r=5;t=6"#,
+            r#""minute-3";r=7;t=8, "team-hour-2";r=9;t=0"#,
+        ]
+        .join(", ");
         assert_eq!(join(lists.into_iter()), joined);
         assert_eq!(join(core::iter::empty()), "");
     }

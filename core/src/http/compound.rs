@@ -23,7 +23,8 @@ pub const MAX_COMPOUND_PROBLEM_LEN: usize = 1280;
 #[non_exhaustive]
 pub struct NamedQuota<'s> {
     /// The section, such as `team`; empty for the quotas of the key. The name of the quota in the
-    /// response is the window alone then, such as `hour`, and else `team-hour`.
+    /// response is the window alone then, such as `hour`, and else `team-hour`. A repeated name has
+    /// a number, such as `hour-2`.
     pub section: &'s str,
     /// The state of its window.
     pub state: QuotaState,
@@ -41,10 +42,27 @@ impl<'s> NamedQuota<'s> {
     }
 }
 
-/// The name of the quota in a response, such as `team-hour`.
+/// The name of the quota in a response that lists no other quota of this name, such as `team-hour`.
 impl fmt::Display for NamedQuota<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.write_name(f)
+        self.write_name(&[], f)
+    }
+}
+
+impl NamedQuota<'_> {
+    /// Returns the number that a response adds to the name, as in `minute-2`, if it lists quotas of
+    /// that name before.
+    fn number_after(&self, before: &[Self]) -> Option<usize> {
+        let has_name = |other: &&Self| {
+            let (window, other_window) = (self.state.window, other.state.window);
+            window.seconds() == other_window.seconds()
+                && window.is_calendar() == other_window.is_calendar()
+                && self.section == other.section
+        };
+        match before.iter().filter(has_name).count() {
+            0 => None,
+            count => Some(count.saturating_add(1)),
+        }
     }
 }
 
@@ -53,19 +71,27 @@ impl Listed for NamedQuota<'_> {
         &self.state
     }
 
-    fn put_name<'b>(&self, out: Writer<'b>) -> Writer<'b> {
-        if self.section.is_empty() {
-            return out.window_name(self.state.window);
+    fn put_name<'b>(&self, before: &[Self], out: Writer<'b>) -> Writer<'b> {
+        let mut out = out.text(b"\"");
+        if !self.section.is_empty() {
+            out = out.bytes(self.section.as_bytes()).text(b"-");
         }
-        let out = out.text(b"\"").bytes(self.section.as_bytes()).text(b"-");
-        out.window_word(self.state.window).text(b"\"")
+        out = out.window_word(self.state.window);
+        if let Some(number) = self.number_after(before) {
+            out = out.text(b"-").number(u64::try_from(number).unwrap_or(u64::MAX));
+        }
+        out.text(b"\"")
     }
 
-    fn write_name(&self, out: &mut impl Write) -> fmt::Result {
+    fn write_name(&self, before: &[Self], out: &mut impl Write) -> fmt::Result {
         if !self.section.is_empty() {
             write!(out, "{}-", self.section)?;
         }
-        write!(out, "{}", self.state.window)
+        write!(out, "{}", self.state.window)?;
+        match self.number_after(before) {
+            Some(number) => write!(out, "-{number}"),
+            None => Ok(()),
+        }
     }
 }
 
@@ -148,8 +174,7 @@ impl<'q> CompoundResponse<'q> {
     pub fn problem(&self) -> Text<MAX_COMPOUND_PROBLEM_LEN> {
         let mut out = Text::new();
         // The longest document fits, as a test shows.
-        let quotas = self.quotas.iter().map(|quota| (*quota, quota.cost));
-        let _ = put_problem(&mut out, self.outcome, quotas);
+        let _ = put_problem(&mut out, self.outcome, self.quotas, |quota| quota.cost);
         out
     }
 }

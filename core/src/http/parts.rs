@@ -37,7 +37,8 @@ impl core::error::Error for BufferTooSmall {}
 pub(super) fn put_problem<Q: Listed>(
     out: &mut impl Write,
     outcome: Outcome,
-    quotas: impl Iterator<Item = (Q, u32)>,
+    quotas: &[Q],
+    cost: impl Fn(&Q) -> u32,
 ) -> fmt::Result {
     let title = match outcome {
         Outcome::Admitted => return Ok(()),
@@ -59,11 +60,11 @@ pub(super) fn put_problem<Q: Listed>(
     write!(out, r#"{{"type": "{kind}", "title": "{title}", "status": {status}"#)?;
     let mut before_name = r#", "violated-policies": [""#;
     let mut list_end = "";
-    for (quota, cost) in quotas {
+    for (index, quota) in quotas.iter().enumerate() {
         let state = quota.state();
-        if state.lacking || (outcome == Outcome::TooCostly && cost > state.limit) {
+        if state.lacking || (outcome == Outcome::TooCostly && cost(quota) > state.limit) {
             out.write_str(before_name)?;
-            quota.write_name(out)?;
+            quota.write_name(quotas.get(..index).unwrap_or_default(), out)?;
             out.write_char('"')?;
             before_name = ", \"";
             list_end = "]";
@@ -72,13 +73,16 @@ pub(super) fn put_problem<Q: Listed>(
     write!(out, "{list_end}}}")
 }
 
-/// A quota in the list of a response, with the name that it has there.
-pub(super) trait Listed {
+/// A quota in the list of a response, with the name that it has there. A list has each name once,
+/// so the name depends on the quotas that are listed before.
+pub(super) trait Listed: Sized {
     fn state(&self) -> &QuotaState;
 
-    fn put_name<'b>(&self, out: Writer<'b>) -> Writer<'b>;
+    /// Writes the name as a quoted string.
+    fn put_name<'b>(&self, before: &[Self], out: Writer<'b>) -> Writer<'b>;
 
-    fn write_name(&self, out: &mut impl Write) -> fmt::Result;
+    /// Writes the name without quotation marks.
+    fn write_name(&self, before: &[Self], out: &mut impl Write) -> fmt::Result;
 }
 
 impl Listed for QuotaState {
@@ -88,11 +92,11 @@ impl Listed for QuotaState {
     }
 
     #[cfg_attr(target_pointer_width = "64", inline(always))]
-    fn put_name<'b>(&self, out: Writer<'b>) -> Writer<'b> {
+    fn put_name<'b>(&self, _: &[Self], out: Writer<'b>) -> Writer<'b> {
         out.window_name(self.window)
     }
 
-    fn write_name(&self, out: &mut impl Write) -> fmt::Result {
+    fn write_name(&self, _: &[Self], out: &mut impl Write) -> fmt::Result {
         write!(out, "{}", self.window)
     }
 }
@@ -149,7 +153,8 @@ fn each_quota<'b>(
         if index > 0 {
             out = out.text(b", ");
         }
-        out = parameters(quota.put_name(out), quota.state());
+        let before = quotas.get(..index).unwrap_or_default();
+        out = parameters(quota.put_name(before, out), quota.state());
     }
     out
 }

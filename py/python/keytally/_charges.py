@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import os
+import re
 from typing import TYPE_CHECKING, Any, Callable, NamedTuple, Union
 
 from keytally import _web
@@ -29,6 +30,9 @@ NAME = "keytally.record"
 # The outcomes at which the charges of other tables are refunded: a limit refuses the request, the
 # key is valid and lacks a scope, or its counts are moving to another file.
 REFUNDING = frozenset(["denied", "too_costly", "full", "forbidden", "unavailable"])
+
+# The number of a repeated name in a list of quotas, as in `"minute-2"`.
+_NUMBER_OF_NAME = re.compile(r'-[0-9]+"$')
 
 Table = Union[Gate, Limiter]
 
@@ -347,12 +351,13 @@ def _x_ratelimit(decision: Decision) -> list[tuple[str, str]]:
 
 
 def _joined(values: Iterable[str]) -> str:
-    """Join lists of quotas. A repeated name gets a number, because a list has each name once."""
+    """Join lists of quotas. A list has each name once, so a repeated one gets a number."""
     items: list[str] = []
     counts: dict[str, int] = {}
     for value in values:
         for item in value.split(", "):
-            name, _, parameters = item.partition(";")
+            numbered, _, parameters = item.partition(";")
+            name = _NUMBER_OF_NAME.sub('"', numbered)
             counts[name] = counts.get(name, 0) + 1
             if counts[name] > 1:
                 name = f'{name[:-1]}-{counts[name]}"'

@@ -18,7 +18,7 @@ from rest_framework.response import Response
 from starlette.requests import Request
 from werkzeug.test import Client as WsgiClient
 
-from keytally import Gate, Limiter, asgi, flask, wsgi
+from keytally import Gate, Limiter, _charges, asgi, flask, wsgi
 from keytally.django import GateMiddleware, VerdictMiddleware
 from keytally.fastapi import limit, require_key
 from keytally.rest_framework import KeyAuthentication
@@ -229,6 +229,13 @@ def assert_lists_both(headers, *, of_gate, of_limiter):
     assert found["ratelimit-policy"] == '"2678400s";q=100;w=2678400, "2678400s-2";q=2;w=2678400'
     quotas = [item.split(";")[:2] for item in found["ratelimit"].split(", ")]
     assert quotas == [['"2678400s"', f"r={of_gate}"], ['"2678400s-2"', f"r={of_limiter}"]]
+
+
+def test_joined_lists_number_each_repeated_name():
+    lists = ['"minute";r=1;t=2, "team-hour";r=3;t=4', '"minute";r=5;t=6, "minute-2";r=7;t=8']
+    assert _charges._joined(lists) == (
+        '"minute";r=1;t=2, "team-hour";r=3;t=4, "minute-2";r=5;t=6, "minute-3";r=7;t=8'
+    )
 
 
 @pytest.mark.parametrize("stack", STACKS)
