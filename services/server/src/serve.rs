@@ -239,23 +239,14 @@ impl Serve {
             #[cfg(not(feature = "keys"))]
             let keys = None;
             let options = GateOptions {
-                // The fleet file is that of a gate, so a new gate could not join.
-                must_exist_by: match self.fleet {
-                    _ if self.must_exist => Some("--must-exist"),
-                    Some(_) => Some("--fleet"),
-                    None => None,
-                },
+                must_exist: self.must_exist,
+                fleet: self.fleet.as_deref(),
                 plans: &self.plans,
                 teams: self.teams,
                 scopes: &self.scopes,
                 described: self.describe,
             };
             let data = data::open(&self.data, pepper, options, io::stdout().is_terminal())?;
-            if let Some(path) = &self.fleet
-                && let Err(error) = data.gate.join(path)
-            {
-                return Err(data.revoke_first_key(error.into()));
-            }
             // The handlers are installed only after the folder was opened. Opening may wait for a
             // pipe or for another process, and a signal must be able to end that wait.
             let stop = StopSignals::new()?;

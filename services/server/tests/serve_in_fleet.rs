@@ -147,15 +147,18 @@ fn grant(file: &FleetFile<'_>, tally: u32, units: u32) {
 }
 
 #[test]
-fn wrong_fleet_file_is_an_error_at_the_start() {
+fn wrong_fleet_file_is_an_error_at_the_start_and_changes_nothing() {
     let machine = Machine::new();
     let gate = machine.sandbox.path(GATE);
+    let before = std::fs::read(&gate).unwrap();
     for (path, part) in
         [(gate.to_str().unwrap(), "the file is not a fleet file"), ("nowhere", "cannot open")]
     {
         let args = ["serve", "--data", "data", "--listen", "127.0.0.1:0", "--fleet", path];
+        let args = [&args[..], &["--plan", "extra=5/31d"]].concat();
         machine.sandbox.run_admin(&args).expect_failure(&[part]);
     }
+    assert!(std::fs::read(&gate).unwrap() == before, "a plan was added");
 }
 
 #[test]

@@ -51,8 +51,10 @@ impl Data {
 /// What the options of a start require of the gate.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct GateOptions<'a> {
-    /// The option by which it is an error if there is no gate, if any.
-    pub(crate) must_exist_by: Option<&'static str>,
+    /// Whether it is an error if there is no gate.
+    pub(crate) must_exist: bool,
+    /// The fleet file that the gate joins. It is that of a gate, so a new gate could not join.
+    pub(crate) fleet: Option<&'a Path>,
     /// Plans to add to the gate or to change in it. If there are none, a new gate has the default
     /// plan.
     pub(crate) plans: &'a [Plan],
@@ -80,7 +82,12 @@ pub(crate) fn open(
     if !options.plans.is_empty() {
         config.plans = options.plans.to_vec();
     }
-    if let Some(option) = options.must_exist_by
+    let must_exist_by = match options.fleet {
+        _ if options.must_exist => Some("--must-exist"),
+        Some(_) => Some("--fleet"),
+        None => None,
+    };
+    if let Some(option) = must_exist_by
         && !gate_path.exists()
     {
         return Err(Failure::new(format!(
@@ -105,6 +112,10 @@ pub(crate) fn open(
         let gate = Gate::open(&gate_path, peppers.clone())
             .map_err(|error| of_another_user(error, folder, &gate_path))?;
         expect_created_with(&gate, options)?;
+        // Before a change, so that a wrong fleet file changes nothing.
+        if let Some(path) = options.fleet {
+            gate.join(path)?;
+        }
         set_plans(&gate, options.plans)?;
         gate
     } else {
