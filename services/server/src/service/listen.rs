@@ -126,6 +126,8 @@ pub(crate) async fn serve(
         }
     };
     tokio::select! {
+        // First, since a second signal may have arrived before there was a wait to end.
+        biased;
         () = finished => Ok(true),
         () = sleep(SHUTDOWN_TIMEOUT) => Ok(false),
         () = stop.received() => Ok(false),
