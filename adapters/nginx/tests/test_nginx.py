@@ -1138,7 +1138,7 @@ class Sections(unittest.TestCase):
         self.assertEqual(self.nginx.get("/inherited/off", reader)[0], 200)
         self.assertEqual(self.nginx.get("/shadow", writer)[0], 200)
         # The zone was charged once: the refused request was returned to it.
-        self.assertEqual(self.left("/limited?name=a", writer)[-1], ("hour", "1"))
+        self.assertEqual(self.left("/limited?name=a", writer)[-1], ("hour-2", "1"))
 
     def test_key_whose_counts_are_moving_gets_503(self):
         key = self.nginx.issue_with_scopes(b"read", b"write")
@@ -1158,7 +1158,7 @@ class Sections(unittest.TestCase):
 
     def test_limit_and_gate_are_listed_and_returned_together(self):
         key = self.nginx.issue_with_scopes(b"write")
-        first = [("hour", "99"), ("team-hour", "149"), ("write-hour", "4"), ("hour", "2")]
+        first = [("hour", "99"), ("team-hour", "149"), ("write-hour", "4"), ("hour-2", "2")]
         self.assertEqual(self.left("/limited?name=b", key), first)
         fields = self.nginx.get("/limited?name=b", key)[1]
         self.assertEqual(fields["X-RateLimit-Remaining"], "98")
@@ -1166,16 +1166,16 @@ class Sections(unittest.TestCase):
         for _ in range(3):
             self.left("/write", key)
         self.assertEqual(self.nginx.get("/limited?name=b", key)[0], 429)
-        self.assertEqual(self.left("/limits?name=b&narrow=b"), [("hour", "0"), ("hour", "1")])
+        self.assertEqual(self.left("/limits?name=b&narrow=b"), [("hour", "0"), ("hour-2", "1")])
         self.assertEqual(self.nginx.get("/limited?name=b", key)[0], 429)
 
     def test_limit_is_not_charged_if_the_gate_denies(self):
         key = self.nginx.issue_with_scopes(b"write")
         self.left("/write?cost=5", key)
-        denied = [("hour", "95"), ("team-hour", "145"), ("write-hour", "0"), ("hour", "3")]
+        denied = [("hour", "95"), ("team-hour", "145"), ("write-hour", "0"), ("hour-2", "3")]
         for _ in range(4):
             self.assertEqual(self.left("/limited?name=f", key, status=429), denied)
-        self.assertEqual(self.left("/limits?name=f&narrow=f"), [("hour", "2"), ("hour", "1")])
+        self.assertEqual(self.left("/limits?name=f&narrow=f"), [("hour", "2"), ("hour-2", "1")])
 
     def test_warning_of_a_plan_is_reported_once(self):
         key, other = self.nginx.issue_with_scopes(), self.nginx.issue_with_scopes()
@@ -1189,7 +1189,7 @@ class Sections(unittest.TestCase):
     def test_full_limit_refuses_before_the_key_is_read(self):
         key = self.nginx.issue_with_scopes()
         both = "/limited_by_both?name=g&narrow=g"
-        self.assertEqual([self.left(both, key)[-2:] for _ in range(2)], [[("hour", "2"), ("hour", "1")], [("hour", "1"), ("hour", "0")]])
+        self.assertEqual([self.left(both, key)[-2:] for _ in range(2)], [[("hour-2", "2"), ("hour-3", "1")], [("hour-2", "1"), ("hour-3", "0")]])
         # A client beyond its limit gets the same response, whatever key it presents.
         answers = [self.nginx.get(both, *headers) for headers in ((key,), (("X-API-Key", "x"),), ())]
         for status, fields, body in answers:
@@ -1223,14 +1223,14 @@ class Sections(unittest.TestCase):
     def test_shadow_is_charged_for_itself(self):
         key = self.nginx.issue_with_scopes()
         # A gate in shadow refuses nothing, so the limit is charged, too.
-        self.assertEqual(self.left("/limited_by_shadow?name=k&cost=100", key)[-1], ("hour", "2"))
+        self.assertEqual(self.left("/limited_by_shadow?name=k&cost=100", key)[-1], ("hour-2", "2"))
         for _ in range(2):
             self.assertEqual(self.nginx.get("/limited_by_shadow?name=k&cost=100", key)[0], 200)
         self.assertEqual(self.left("/limited_by_shadow?name=k&cost=100", key, status=429), [("hour", "0")])
         # A limit in shadow is charged only if the request is admitted, and refuses nothing.
         self.assertEqual(self.nginx.get("/limited_shadow?name=l&narrow=l&cost=1", key)[0], 429)
         other = self.nginx.issue_with_scopes()
-        self.assertEqual(self.left("/limited_shadow?name=l&narrow=l&cost=1", other)[2:], [("hour", "1"), ("hour", "2")])
+        self.assertEqual(self.left("/limited_shadow?name=l&narrow=l&cost=1", other)[2:], [("hour-2", "1"), ("hour-3", "2")])
         self.assertEqual(self.nginx.get("/limited_shadow?name=k&narrow=l&cost=1", other)[0], 200)
         self.assertEqual(self.nginx.get("/limited_shadow?name=l&narrow=l&cost=1", other)[0], 429)
         self.assertEqual(self.left("/limits?name=l"), [("hour", "1")])
@@ -1240,12 +1240,12 @@ class Sections(unittest.TestCase):
         self.assertEqual(len(self.left("/many?name=m&narrow=m&tokens=600", key)), 4)
         # The group has no room, so the limits have their units again.
         self.assertEqual(self.left("/many?name=m&narrow=m&tokens=600", key, status=429)[3], ("tokens-hour", "400"))
-        self.assertEqual(self.left("/limits?name=m&narrow=m"), [("hour", "1"), ("hour", "0")])
-        self.assertEqual(self.left("/many?name=m&narrow=m", key, status=429)[1], ("hour", "0"))
+        self.assertEqual(self.left("/limits?name=m&narrow=m"), [("hour", "1"), ("hour-2", "0")])
+        self.assertEqual(self.left("/many?name=m&narrow=m", key, status=429)[1], ("hour-2", "0"))
 
     def test_subrequest_charges_limit_and_key_together(self):
         key, name = self.nginx.issue_with_scopes(), ("Name", "n")
-        charged = [("hour", "99"), ("team-hour", "149"), ("write-hour", "4"), ("hour", "2")]
+        charged = [("hour", "99"), ("team-hour", "149"), ("write-hour", "4"), ("hour-2", "2")]
         self.assertEqual(self.left("/authorized_limits", key, name), charged)
         self.left("/write?cost=4", key)
         self.assertEqual(self.nginx.get("/authorized_limits", key, name)[0], 403)
@@ -1260,17 +1260,17 @@ class Sections(unittest.TestCase):
 
     def test_refund_returns_every_tally(self):
         key = self.nginx.issue_with_scopes()
-        charged = [("hour", "99"), ("team-hour", "149"), ("write-hour", "4"), ("hour", "2")]
+        charged = [("hour", "99"), ("team-hour", "149"), ("write-hour", "4"), ("hour-2", "2")]
         for _ in range(8):
             self.assertEqual(self.left("/refunded?status=500&name=c", key, status=500), charged)
         self.assertEqual(self.left("/refunded?status=200&name=c", key), charged)
-        self.assertEqual(self.left("/refunded?status=200&name=c", key)[2:], [("write-hour", "3"), ("hour", "1")])
+        self.assertEqual(self.left("/refunded?status=200&name=c", key)[2:], [("write-hour", "3"), ("hour-2", "1")])
 
     def test_limits_of_a_location_are_charged_all_or_none(self):
-        self.assertEqual(self.left("/limits?name=d&narrow=d"), [("hour", "2"), ("hour", "1")])
-        self.assertEqual(self.left("/limits?name=d&narrow=d"), [("hour", "1"), ("hour", "0")])
+        self.assertEqual(self.left("/limits?name=d&narrow=d"), [("hour", "2"), ("hour-2", "1")])
+        self.assertEqual(self.left("/limits?name=d&narrow=d"), [("hour", "1"), ("hour-2", "0")])
         for _ in range(3):
-            self.assertEqual(self.left("/limits?name=d&narrow=d", status=429), [("hour", "1"), ("hour", "0")])
+            self.assertEqual(self.left("/limits?name=d&narrow=d", status=429), [("hour", "1"), ("hour-2", "0")])
         # The refused requests have charged nothing. A shadow refuses nothing.
         self.assertEqual(self.left("/limits?name=d"), [("hour", "0")])
         self.assertEqual(self.nginx.get("/limits_of_shadow?name=e&narrow=d")[0], 200)
@@ -1286,7 +1286,7 @@ class Sections(unittest.TestCase):
         self.assertEqual(address("1::2&status=500", path="/address_refunded", status=500), ["1", "1"])
         self.assertEqual(address("1::3&name=a", path="/address_and_name"), ["1", "1", "2"])
         key = self.nginx.issue_with_scopes()
-        self.assertEqual(self.left("/address_and_key?address=[2001:db8:0:1::]:443", key)[-2:], [("hour", "0"), ("prefix-56-hour", "0")])
+        self.assertEqual(self.left("/address_and_key?address=[2001:db8:0:1::]:443", key)[-2:], [("hour-2", "0"), ("prefix-56-hour", "0")])
         # The /64 has no room, nor has the /56 for another of its networks.
         self.assertEqual(address("1::4", status=429), ["0", "0"])
         self.assertEqual(address("2::1", status=429), ["3", "0"])
