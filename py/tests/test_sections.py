@@ -376,7 +376,7 @@ def test_parts_charge_all_their_tallies_or_none(gate, now):
         (1, None),
     ]
     assert (compound.account, compound.key_id, compound.remaining) == (42, key.key_id, 4)
-    assert '"tokens-minute";r=600;t=40, "minute";r=2;t=40' in dict(compound.headers)["RateLimit"]
+    assert '"tokens-minute";r=600;t=40, "minute-2";r=2;t=40' in dict(compound.headers)["RateLimit"]
     gate.refund(key.key_id, compound.charge(0), now=now)
     addresses.refund("203.0.113.9", compound.charge(1), now=now)
     assert compound.charge(2) is None

@@ -2,6 +2,7 @@
 
 // Middleware for Express 4 and 5, and for what takes the same functions, such as Connect.
 
+const { shown } = require('./arguments')
 const { Refusal } = require('./refusal')
 const { Sent } = require('./response')
 const { GateRule, LimiterRule, isThenable } = require('./rule')
@@ -21,22 +22,43 @@ const WEB = {
 
 function middleware(rule) {
   return function keytally(request, response, next) {
+    const fail = (error) => next(asError(error))
     const respond = (refused) => {
       if (refused === undefined) return next()
-      response.statusCode = refused.status
-      for (const [name, value] of refused.headers) response.setHeader(name, value)
-      response.end(request.method === 'HEAD' ? undefined : refused.body)
+      // The application has responded meanwhile, such as after a time limit.
+      if (response.writableEnded) return undefined
+      try {
+        send(request, response, refused)
+      } catch (error) {
+        fail(error)
+      }
+      return undefined
     }
     let refused
     try {
       refused = rule.handle(request, response)
     } catch (error) {
-      next(error)
+      fail(error)
       return
     }
-    if (isThenable(refused)) refused.then(respond, next)
+    if (isThenable(refused)) refused.then(respond, fail)
     else respond(refused)
   }
+}
+
+function send(request, response, refused) {
+  response.statusCode = refused.status
+  for (const [name, value] of refused.headers) response.setHeader(name, value)
+  response.end(request.method === 'HEAD' ? undefined : refused.body)
+}
+
+/**
+ * Returns what an option threw, as an object. Express continues with the request if `next` gets a
+ * falsy value or the text `route` or `router`.
+ */
+function asError(thrown) {
+  if (thrown !== null && typeof thrown === 'object') return thrown
+  return new Error(`an option of keytally threw ${shown(thrown)} instead of an Error`)
 }
 
 /**

@@ -12,7 +12,9 @@ function beforeHead(response, begin) {
   const { writeHead } = response
   response.writeHead = function (status, ...rest) {
     response.writeHead = writeHead
-    const given = rest.findLast((value) => value !== null && typeof value === 'object')
+    const fields = rest.findLast((value) => value !== null && typeof value === 'object')
+    // A copy, since the application may use its value for other responses too.
+    const given = Array.isArray(fields) ? [...fields] : fields && { ...fields }
     const reason = typeof rest[0] === 'string' ? [rest[0]] : []
     begin(status, given)
     return given === undefined
@@ -123,7 +125,11 @@ function settleAfter(request, response, record) {
     counted(chunk, encoding)
     return end.call(response, chunk, encoding, ...rest)
   }
+  // A response of HTTP/2 emits `finish` also if the client reset its stream.
+  const { stream } = response
+  const isReset = () => stream !== undefined && (stream.aborted || stream.rstCode !== 0)
   response.once('finish', () => {
+    if (isReset()) return
     isFinished = true
     settle(() => true)
   })

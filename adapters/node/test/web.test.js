@@ -4,6 +4,7 @@
 
 const assert = require('node:assert/strict')
 const http = require('node:http')
+const http2 = require('node:http2')
 const net = require('node:net')
 const { test } = require('node:test')
 const { setTimeout: sleep } = require('node:timers/promises')
@@ -49,8 +50,8 @@ function express(name) {
 function fastify() {
   return {
     ...require('keytally/fastify'),
-    async start(t, checks, routes, { trustProxy = false } = {}) {
-      const app = require('fastify')({ trustProxy })
+    async start(t, checks, routes, { trustProxy = false, http2 = false } = {}) {
+      const app = require('fastify')({ trustProxy, http2 })
       for (const check of checks) app.addHook('onRequest', check)
       for (const [path, route] of Object.entries(routes)) {
         app.all(path, async (request, reply) => {
@@ -70,7 +71,7 @@ function fastify() {
 /** Starts a server, and returns a function that sends a request to it. */
 async function listen(t, server) {
   await new Promise((resolve) => server.listen(0, '127.0.0.1', resolve))
-  t.after(() => server.closeAllConnections())
+  t.after(() => server.closeAllConnections?.())
   t.after(() => server.close())
   const { port } = server.address()
   const send = (path = '/contacts', headers = {}, method = 'GET') =>
@@ -258,7 +259,7 @@ each('fields replace those of the application', async (t, web) => {
       return '[]'
     },
     '/raw': (_, response) => {
-      web.raw(response).writeHead(200, { 'x-ratelimit-LIMIT': '7', 'X-Own': '1' })
+      web.raw(response).writeHead(200, Object.freeze({ 'x-ratelimit-LIMIT': '7', 'X-Own': '1' }))
       web.raw(response).end('raw')
     },
   })
@@ -460,6 +461,103 @@ each('charge on charges a client that left early', async (t, web) => {
   assert.equal(limiter.peek('127.0.0.1').remaining, 2)
   release()
   await until(() => limiter.peek('127.0.0.1').remaining === 1)
+})
+
+each('an option that throws null or a text admits nothing', async (t, web) => {
+  const limiter = Limiter.inMemory('9/hour')
+  for (const thrown of [undefined, null, false, 0, '', 'route', 'router']) {
+    for (const option of [
+      { key: () => raise(thrown) },
+      { key: async () => raise(thrown) },
+      { cost: () => raise(thrown) },
+      { cost: () => Promise.reject(thrown) },
+    ]) {
+      const send = await web.start(t, [web.limit(limiter, option)], CONTACTS)
+      assert.equal((await send()).status, 500, `${thrown} by ${Object.keys(option)}`)
+    }
+  }
+})
+
+function raise(value) {
+  throw value
+}
+
+for (const framework of ['express 4', 'express 5']) {
+  test(`a refusal after the response of a time limit changes nothing in ${framework}`, async (t) => {
+    const web = FRAMEWORKS[framework]
+    const timeLimit = (_, response, next) => {
+      setTimeout(() => response.status(503).end('too late'), 10)
+      next()
+    }
+    const begun = (_, response, next) => {
+      response.flushHeaders()
+      next()
+    }
+    const option = { cost: () => sleep(50).then(() => 1) }
+    const check = web.requireKey(gateWith(), option)
+    const send = await web.start(t, [timeLimit, check], CONTACTS)
+    const late = await send('/contacts', { 'X-API-Key': 'nonsense' })
+    assert.deepEqual([late.status, late.body], [503, 'too late'])
+    // The head of the response is sent, so the connection is closed instead.
+    const sendBegun = await web.start(t, [begun, check], CONTACTS)
+    await assert.rejects(sendBegun('/contacts', { 'X-API-Key': 'nonsense' }), /hang up|aborted/)
+    await sleep(60)
+    assert.equal((await send('/contacts', { 'X-API-Key': 'nonsense' })).status, 503)
+  })
+}
+
+test('a client that resets its stream of HTTP/2 avoids no charge', async (t) => {
+  const web = FRAMEWORKS['fastify 5']
+  const limiter = Limiter.inMemory('2/hour')
+  const gate = gateWith()
+  const key = gate.issue(42).expose()
+  const calls = []
+  const settle = (_, sent) => {
+    calls.push(sent)
+    return 7
+  }
+  let release
+  const late = (status) => (_, reply) =>
+    new Promise((resolve) => {
+      release = () => {
+        web.status(reply, status)
+        resolve('late')
+      }
+    })
+  const start = async (check, routes) => {
+    const { port } = await web.start(t, [check], routes, { http2: true })
+    const client = http2.connect(`http://127.0.0.1:${port}`)
+    t.after(() => client.destroy())
+    return (path) => client.request({ ':path': path, 'x-api-key': key })
+  }
+  const reset = async (stream) => {
+    stream.on('error', () => {})
+    await until(() => release !== undefined)
+    stream.close(http2.constants.NGHTTP2_CANCEL)
+    await sleep(50)
+    release()
+    release = undefined
+  }
+  const login = await start(web.limit(limiter, { chargeOn: 401 }), { '/login': late(401) })
+  await reset(login('/login'))
+  await until(() => limiter.peek('127.0.0.1').remaining === 1)
+
+  const settled = await start(web.requireKey(gate, { settle }), {
+    '/late': late(200),
+    '/whole': () => 'whole',
+  })
+  await reset(settled('/late'))
+  await until(() => calls.length === 1)
+  settled('/whole').resume()
+  await until(() => calls.length === 2)
+  assert.deepEqual(
+    calls.map(({ status, isComplete }) => [status, isComplete]),
+    [
+      [null, false],
+      [200, true],
+    ],
+  )
+  assert.equal(gate.peek(key).remaining, 986)
 })
 
 each('an error of settle or onVerdict is only reported', async (t, web) => {
