@@ -156,7 +156,8 @@ impl Service {
         let retry_after_s = too_many.as_ref().unwrap_or(verdict).retry_after_s();
         self.metrics.count_token(verdict);
         let guessing = client.filter(|_| too_many.is_some());
-        self.log.refusal(Route::Keys.as_str(), verdict, retry_after_s, guessing, false);
+        let (route, reason) = (Route::Keys.as_str(), log::reason_of(verdict));
+        self.log.refusal(route, verdict, reason, retry_after_s, guessing, false);
         if too_many.is_none() {
             return response;
         }

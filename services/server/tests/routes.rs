@@ -176,7 +176,7 @@ fn key_whose_counts_are_moving_gets_503() {
 // On Windows, the open file cannot be written by another process.
 #[cfg(unix)]
 #[test]
-fn gate_whose_header_was_overwritten_is_in_the_metrics() {
+fn gate_whose_header_was_overwritten_is_in_the_log_and_the_metrics() {
     let sandbox = Sandbox::new();
     let server = Server::start(&sandbox, &[]);
     let (key, _) = sandbox.new_key(&["--account", "42"]);
@@ -185,6 +185,7 @@ fn gate_whose_header_was_overwritten_is_in_the_metrics() {
     let gate = std::fs::File::options().write(true).open(sandbox.path(GATE)).unwrap();
     std::os::unix::fs::FileExt::write_all_at(&gate, &[0; 4096], 0).unwrap();
     assert_eq!((server.contacts(&key).code(), is_damaged()), (401, 1));
+    await_log(&sandbox, &["invalid_key reason=gate_damaged"]);
 }
 
 #[test]

@@ -15,6 +15,7 @@ use keytally_tower::{Answer, Extras, set_fields};
 
 use super::address::Peer;
 use super::json::json;
+use super::log::reason_of;
 use super::state::Service;
 
 /// The header that names, in shadow mode, the outcome of a request that would have been refused.
@@ -101,7 +102,8 @@ impl Service {
             let too_many = self.guesses.too_many(&verdict, client);
             let retry_after_s = too_many.as_ref().unwrap_or(&verdict).retry_after_s();
             let guessing = client.filter(|_| too_many.is_some());
-            self.log.refusal(route.as_str(), &verdict, retry_after_s, guessing, shadow);
+            let reason = reason_in(&gate, &verdict);
+            self.log.refusal(route.as_str(), &verdict, reason, retry_after_s, guessing, shadow);
             if too_many.is_some() {
                 self.metrics.count_guess(shadow);
             }
@@ -246,4 +248,13 @@ pub(crate) fn set(response: &mut Response, name: &str, value: &str) {
     {
         response.headers_mut().insert(name, value);
     }
+}
+
+/// Returns the reason for the log. A gate whose header was overwritten has no valid key, whichever
+/// reason the verdict has.
+fn reason_in(gate: &Gate, verdict: &Verdict) -> Option<&'static str> {
+    if verdict.outcome() == Outcome::InvalidKey && gate.table().is_damaged() {
+        return Some("gate_damaged");
+    }
+    reason_of(verdict)
 }
