@@ -7,7 +7,9 @@ use std::path::PathBuf;
 
 use clap::Args;
 use keytally::redact::{redact, redact_name};
-use keytally::{Compound, Gate, GatePart, Mapping, NamedQuota, Reason, Section, TallyVerdict};
+use keytally::{
+    Compound, FleetFile, Gate, GatePart, Mapping, NamedQuota, Reason, Section, TallyVerdict,
+};
 use serde::Serialize;
 use serde_json::{Map, Value};
 use zeroize::Zeroizing;
@@ -102,7 +104,9 @@ impl Check {
         }
         let followed = self.gate.follow(pepper)?;
         if let Some(file) = &self.fleet_file {
-            followed.load().join(file)?;
+            let gate = followed.load();
+            gate.join(file)?;
+            FleetFile::open(file, &*gate)?.verify_gate()?;
         }
         let key = if from_stdin {
             read_line()?

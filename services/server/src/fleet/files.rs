@@ -126,7 +126,9 @@ impl FleetPath {
 
     /// Opens the fleet file of a gate or limiter.
     pub(crate) fn open<'t>(&self, path: &Path, table: &'t Table) -> Result<FleetFile<'t>, Failure> {
-        FleetFile::open(self.of(path), table.fleet()).map_err(|error| match &error {
+        let file = FleetFile::open(self.of(path), table.fleet());
+        let verified = file.and_then(|file| file.verify_gate().map(|()| file));
+        verified.map_err(|error| match &error {
             // An agent creates the file.
             Error::Io { source, .. } if source.kind() == io::ErrorKind::NotFound => {
                 Failure::new(format!(
