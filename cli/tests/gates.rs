@@ -566,6 +566,52 @@ fn gate_with_later_changes_of_keys_is_kept() {
     sandbox.run(&restore).expect_failure(&["has 1 changed key that backup.gate lacks"]);
 }
 
+#[test]
+fn gate_with_later_changes_of_accounts_is_kept() {
+    let sandbox = Sandbox::new();
+    let plans = ["--plan", "default=9/31d; team: 100/31d", "--plan", "pro=9/31d; team: 500/31d"];
+    sandbox.run(&[&["create", GATE, "--keys", "100"], &plans[..]].concat()).expect_status(0);
+    let (key, _) = sandbox.issue(GATE, &["--account", "42"]);
+    sandbox.issue(GATE, &["--account", "43"]);
+    let restore = ["copy", "backup.gate", GATE, "--replace"];
+    for change in [&["--suspend"][..], &["--limits", "3/31d"], &["--plan", "pro"]] {
+        sandbox.run(&["copy", GATE, "backup.gate", "--replace"]).expect_status(0);
+        sandbox.run(&[&["account", GATE, "42"], change].concat()).expect_status(0);
+        let refusal = sandbox.run(&restore);
+        refusal.expect_failure(&["has 1 changed account that backup.gate lacks"]);
+    }
+    // What was changed and is again as in the backup is not lost.
+    sandbox.run(&["copy", GATE, "backup.gate", "--replace"]).expect_status(0);
+    sandbox.run(&["account", GATE, "42", "--resume"]).expect_status(0);
+    sandbox.run(&["account", GATE, "42", "--suspend"]).expect_status(0);
+    sandbox.run(&restore).expect_status(0);
+    assert_eq!(sandbox.check(GATE, &key, &[]).1["reason"], "suspended");
+}
+
+/// A revocation in a damaged record is not undone.
+#[test]
+fn gate_with_a_flaw_neither_replaces_one_nor_is_replaced() {
+    let sandbox = sandbox_with_gate();
+    let (_, key_id) = sandbox.issue(GATE, &["--account", "42"]);
+    sandbox.run(&["copy", GATE, "backup.gate"]).expect_status(0);
+    sandbox.run(&["revoke", GATE, &key_id]).expect_status(0);
+    let mut bytes = fs::read(sandbox.path(GATE)).unwrap();
+    // The last bytes that differ are the checksum of the revoked record.
+    let before = fs::read(sandbox.path("backup.gate")).unwrap();
+    let at = (0..bytes.len()).rfind(|&at| bytes[at] != before[at]).unwrap();
+    bytes[at] ^= 1;
+    fs::write(sandbox.path(GATE), &bytes).unwrap();
+    let restore = ["copy", "backup.gate", GATE, "--replace"];
+    let back = ["copy", GATE, "backup.gate", "--replace"];
+    for (command, flawed) in [(restore, "this gate has 1 flaw"), (back, "api.gate has 1 flaw")] {
+        let run = sandbox.run(&command);
+        run.expect_failure(&["nothing was changed", flawed, "--discard-newer replaces it"]);
+    }
+    assert_eq!(fs::read(sandbox.path(GATE)).unwrap(), bytes);
+    sandbox.run(&[&restore[..], &["--discard-newer"]].concat()).expect_status(0);
+    sandbox.run(&["verify", GATE]).expect_status(0);
+}
+
 /// What a gate has is not lost because it cannot be opened.
 #[test]
 fn gate_that_cannot_be_compared_is_kept() {

@@ -24,8 +24,10 @@ use crate::status::Status;
 /// another file, and are not copied.
 ///
 /// With --replace, a backup can also be put where servers use a gate: most of them open it within a
-/// second. A gate with keys, revocations or other changes that the copy lacks is replaced only with
-/// --discard-newer, and so is a file that cannot be compared with the copy.
+/// second. A gate with keys, revocations or other changes of keys and accounts that the copy lacks
+/// is replaced only with --discard-newer, and so is a file that cannot be compared with the copy. If
+/// "keytally verify" finds a flaw in one of the two, they cannot be compared. Changes of plans are
+/// not compared.
 #[derive(Args)]
 pub(crate) struct Copy {
     #[command(flatten)]
@@ -102,6 +104,14 @@ impl Copy {
         };
         replaced.set_wait(gate.wait());
         let gate = gate.current();
+        for (flawed, what) in [(&*gate, from.to_string()), (&replaced, "this gate".to_owned())] {
+            let mut flaws = 0_usize;
+            flawed.verify(|_| flaws = flaws.saturating_add(1)).map_err(not_compared)?;
+            if flaws > 0 {
+                let flaws = pluralized(flaws, "flaw");
+                return Err(refused(&format!("{what} has {flaws}, which keytally verify names")));
+            }
+        }
         let changed = Changes::of(&gate, &replaced).map_err(not_compared)?;
         match changed.to_string() {
             lacking if lacking.is_empty() => Ok(()),
@@ -138,6 +148,8 @@ struct Changes {
     /// Keys that are not newly revoked, and that changed otherwise: a secret, an expiry, a grace
     /// period, a plan, scopes or an account.
     changed: usize,
+    /// Accounts that were suspended or resumed, or that have another plan or other limits.
+    accounts: usize,
 }
 
 impl Changes {
@@ -145,10 +157,13 @@ impl Changes {
     /// changed later. Between other gates, every difference of a key counts.
     fn of(gate: &Gate, replaced: &Gate) -> Result<Self, Error> {
         let are_copies = gate.table().id() == replaced.table().id();
+        // The numbers are counted round: those of the later half are behind.
+        let is_ahead = |from: u16, its: u16| {
+            !are_copies || (1..WRITES / 2).contains(&(its.wrapping_sub(from) % WRITES))
+        };
         let is_later = |key_id| {
             let [from, its] = [gate, replaced].map(|gate| gate.table().record_writes(key_id));
-            // The numbers are counted round: those of the later half are behind.
-            !are_copies || (1..WRITES / 2).contains(&(its.wrapping_sub(from) % WRITES))
+            is_ahead(from, its)
         };
         let later: Vec<KeyRecord> = replaced.administer(|administrator| {
             Ok(administrator.records().filter(|its| is_later(its.key_id)).collect())
@@ -166,6 +181,16 @@ impl Changes {
                         changes.keys = changes.keys.saturating_add(1);
                     }
                     None => {}
+                }
+            }
+            for its in replaced.accounts() {
+                let account = its.account;
+                let writes = [gate, replaced].map(|gate| gate.table().account_writes(account));
+                // An account that the copy lacks has only keys that it lacks.
+                let [Some(from), Some(its)] = writes else { continue };
+                let differs = || Account::of(gate, account) != Account::of(replaced, account);
+                if is_ahead(from, its) && differs() {
+                    changes.accounts = changes.accounts.saturating_add(1);
                 }
             }
             Ok(changes)
@@ -186,10 +211,37 @@ impl Changes {
     }
 }
 
+/// What a command can change of an account.
+#[derive(PartialEq)]
+struct Account {
+    is_suspended: bool,
+    /// The name of its plan, unless it has limits of its own.
+    plan: Option<String>,
+    /// Its limits, if it has limits of its own.
+    limits: Vec<u32>,
+}
+
+impl Account {
+    fn of(gate: &Gate, account: u32) -> Option<Self> {
+        let info = gate.account(account)?;
+        let plan = gate.table().plan(info.plan);
+        let own = info.quotas().iter().filter(|_| info.has_own_limits);
+        Some(Self {
+            is_suspended: info.is_suspended,
+            plan: plan.filter(|_| !info.has_own_limits).map(|plan| plan.name.to_string()),
+            limits: own.flat_map(|quotas| quotas.iter().map(|state| state.limit)).collect(),
+        })
+    }
+}
+
 impl fmt::Display for Changes {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let counts =
-            [(self.keys, "key"), (self.revocations, "revocation"), (self.changed, "changed key")];
+        let counts = [
+            (self.keys, "key"),
+            (self.revocations, "revocation"),
+            (self.changed, "changed key"),
+            (self.accounts, "changed account"),
+        ];
         let named = counts.iter().filter(|(count, _)| *count > 0);
         let named: Vec<String> = named.map(|(count, noun)| pluralized(count, noun)).collect();
         match named.split_last() {

@@ -28,4 +28,10 @@ impl<M: AsRef<[CacheLine]>> Gate<M> {
     pub fn record_writes(&self, key_id: KeyId) -> u16 {
         self.record_of(key_id).writes()
     }
+
+    /// Returns how often the properties of an account were written; `None` if the gate does not
+    /// have it. The number is counted round, as that of [`record_writes`](Self::record_writes).
+    pub fn account_writes(&self, account: u32) -> Option<u16> {
+        Some(self.team_at(self.find_team(account).ok()?)?.writes())
+    }
 }
