@@ -25,8 +25,8 @@ use crate::status::Status;
 ///
 /// With --replace, a backup can also be put where servers use a gate: most of them open it within a
 /// second. A gate with keys, revocations or other changes of keys and accounts that the copy lacks
-/// is replaced only with --discard-newer, and so is a file that cannot be compared with the copy. If
-/// "keytally verify" finds a flaw in one of the two, they cannot be compared. Changes of plans are
+/// is replaced only with --discard-newer, and so is a file that cannot be compared with the copy.
+/// Gates cannot be compared if "keytally verify" finds a flaw in one of them. Changes of plans are
 /// not compared.
 #[derive(Args)]
 pub(crate) struct Copy {

@@ -788,7 +788,7 @@ fn changes_of_keys_are_confirmed_by_the_other_machine() {
         machines.map(|machine| sandbox.path(&format!("{machine}/api.gate")).display().to_string());
     let expected = format!("two/api.fleet is the fleet file of {two}, and not that of {one}");
     assert!(wrong.err.contains(&expected), "{wrong:?}");
-    let check = ["check", "one/api.gate", "--key", &other, "--fleet", "two/api.fleet"];
+    let check = ["check", "one/api.gate", "--key", other, "--fleet", "two/api.fleet"];
     sandbox.run(&check).expect_failure(&[&expected]);
     for command in ["status", "top", "join"] {
         let run = sandbox.run(&["fleet", command, "one/api.gate", "--file", "two/api.fleet"]);
