@@ -612,6 +612,29 @@ fn gate_with_a_flaw_neither_replaces_one_nor_is_replaced() {
     sandbox.run(&["verify", GATE]).expect_status(0);
 }
 
+/// A file of another length that does not begin as a gate may be anything.
+#[test]
+fn damaged_gate_of_another_length_is_to_be_moved_away() {
+    let sandbox = sandbox_with_gate();
+    sandbox.run(&["copy", GATE, "backup.gate"]).expect_status(0);
+    sandbox.run(&["migrate", GATE, "new.gate", "--keys", "2000"]).expect_status(0);
+    let mut damaged = fs::read(sandbox.path(GATE)).unwrap();
+    for byte in [0, 0xA5] {
+        damaged[..4096].fill(byte);
+        fs::write(sandbox.path(GATE), &damaged).unwrap();
+        for more in [&["--replace"][..], &["--replace", "--discard-newer"]] {
+            let restore = [&["copy", "backup.gate", GATE], more].concat();
+            sandbox.run(&restore).expect_failure(&[
+                "api.gate: ",
+                "if it is a damaged gate, move it to another path, and repeat the command",
+            ]);
+            assert_eq!(fs::read(sandbox.path(GATE)).unwrap(), damaged);
+        }
+    }
+    fs::rename(sandbox.path(GATE), sandbox.path("damaged.gate")).unwrap();
+    sandbox.run(&["copy", "backup.gate", GATE, "--replace"]).expect_status(0);
+}
+
 /// What a gate has is not lost because it cannot be opened.
 #[test]
 fn gate_that_cannot_be_compared_is_kept() {
@@ -696,6 +719,13 @@ fn gate_is_created_with_a_new_pepper_once() {
     let impossible = [&file[..], &["--scope", "a b"]].concat();
     create(GATE, &impossible).expect_usage_error(&["scope 1 is not possible"]);
     assert!(!sandbox.path("pepper").exists());
+    create("missing/c.gate", &file).expect_failure(&["missing"]);
+    assert!(!sandbox.path("pepper").exists());
+    // Two files are necessary, however the path is written.
+    for one in ["pepper", "./pepper"] {
+        create(one, &file).expect_usage_error(&["GATE and --pepper-file both name", "two files"]);
+        assert!(!sandbox.path("pepper").exists());
+    }
     let made = create(GATE, &file);
     assert!(made.err.contains("pepper: created with a new pepper; keep a copy"), "{made:?}");
     assert_eq!(made.status, 0);
@@ -709,4 +739,7 @@ fn gate_is_created_with_a_new_pepper_once() {
     // No pepper is created for a gate that exists.
     create(GATE, &["--pepper-file", "lost"]).expect_failure(&["already exists"]);
     assert!(!sandbox.path("lost").exists());
+    // A pepper that was there before stays if a gate cannot be created.
+    create("missing/c.gate", &file).expect_failure(&["missing"]);
+    assert_eq!(fs::read_to_string(sandbox.path("pepper")).unwrap(), pepper);
 }

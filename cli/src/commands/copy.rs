@@ -4,7 +4,7 @@ use core::fmt;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use keytally::{AttachError, Error, Gate, KeyRecord, KeyState, now};
+use keytally::{AttachError, Error, FlawKind, Gate, KeyRecord, KeyState, now};
 use serde::Serialize;
 
 use crate::arguments;
@@ -62,6 +62,10 @@ impl Copy {
         }
         gate.change(|gate| gate.copy(&self.copy, self.replace)).map_err(|error| match error {
             Error::Exists { .. } => Failure::new(format!("{error}; --replace replaces a gate")),
+            Error::Attach { source: AttachError::NotATable | AttachError::Unfinished, .. }
+            | Error::TooShort { .. } => Failure::new(format!(
+                "{error}; if it is a damaged gate, move it to another path, and repeat the command"
+            )),
             error => error.into(),
         })?;
         let copied = Copied {
@@ -105,8 +109,7 @@ impl Copy {
         replaced.set_wait(gate.wait());
         let gate = gate.current();
         for (flawed, what) in [(&*gate, from.to_string()), (&replaced, "this gate".to_owned())] {
-            let mut flaws = 0_usize;
-            flawed.verify(|_| flaws = flaws.saturating_add(1)).map_err(not_compared)?;
+            let flaws = count_flaws(flawed).map_err(not_compared)?;
             if flaws > 0 {
                 let flaws = pluralized(flaws, "flaw");
                 return Err(refused(&format!("{what} has {flaws}, which keytally verify names")));
@@ -134,6 +137,16 @@ impl Copy {
             _ => false,
         }
     }
+}
+
+/// Returns the number of flaws of a gate, without those of counts that are ahead: a check corrects
+/// them, and they hide no change.
+fn count_flaws(gate: &Gate) -> Result<usize, Error> {
+    let mut flaws = 0_usize;
+    gate.verify(|flaw| {
+        flaws = flaws.saturating_add(usize::from(flaw.kind != FlawKind::FutureTally));
+    })?;
+    Ok(flaws)
 }
 
 /// The number of writes of a record is below this.

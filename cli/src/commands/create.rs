@@ -1,6 +1,7 @@
 //! The command `create`.
 
-use std::path::Path;
+use std::fs;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 use keytally::Name;
@@ -100,12 +101,18 @@ impl Create {
             None => config,
         };
         let path = self.gate.path();
+        refuse_one_path(path, pepper)?;
         let has_new_pepper = self.new_pepper && create_pepper(pepper, path, &config)?;
-        let gate = Gate::create(path, pepper.require()?, &config)?;
+        let made = pepper.require().and_then(|peppers| Ok(Gate::create(path, peppers, &config)?));
+        let gate = made.inspect_err(|_| {
+            if has_new_pepper {
+                remove_pepper(pepper, path);
+            }
+        })?;
         let created = Created {
             gate: path.display().to_string(),
             capacity: config.keys,
-            bytes: std::fs::metadata(path).ok().map(|file| file.len()),
+            bytes: fs::metadata(path).ok().map(|file| file.len()),
             prefix: config.prefix.to_string(),
             plans: config.plans.iter().map(PlanText::new).collect(),
             teams: gate.table().team_capacity(),
@@ -148,4 +155,35 @@ fn create_pepper(pepper: &PepperSource, gate: &Path, config: &GateConfig) -> Res
     trial.teams = trial.teams.map(|teams| teams.min(1));
     Gate::in_memory(keytally::pepper::parse(&keytally::pepper::generate()?)?, &trial)?;
     pepper.create_missing()
+}
+
+/// Removes the file of the pepper that this command has created, since the gate could not be made.
+/// So the next attempt is like the first.
+fn remove_pepper(pepper: &PepperSource, gate: &Path) {
+    // A gate that is there nevertheless may be of another process that used the new pepper.
+    let Some(file) = pepper.file().filter(|_| gate.symlink_metadata().is_err()) else { return };
+    if let Err(error) = fs::remove_file(file) {
+        let file = file.display();
+        print_note(&format!("{file}: created with a new pepper, and cannot be removed: {error}"));
+    }
+}
+
+/// Refuses a gate and a pepper at one path.
+fn refuse_one_path(gate: &Path, pepper: &PepperSource) -> Result<(), Failure> {
+    let Some(file) = pepper.file().filter(|file| *file != Path::new("-")) else { return Ok(()) };
+    if gate != file && real_path(gate).is_none_or(|gate| Some(gate) != real_path(file)) {
+        return Ok(());
+    }
+    Err(Failure::usage(format!(
+        "GATE and --pepper-file both name {}; nothing was changed: name two files",
+        gate.display()
+    )))
+}
+
+/// Returns the path of a file that may be missing, without symbolic links in its folders. `None` if
+/// its folder is missing.
+fn real_path(path: &Path) -> Option<PathBuf> {
+    let folder = path.parent().filter(|folder| *folder != Path::new(""));
+    let folder = fs::canonicalize(folder.unwrap_or_else(|| Path::new("."))).ok()?;
+    Some(folder.join(path.file_name()?))
 }

@@ -10,7 +10,7 @@ use clap::Args;
 use keytally_cli::internal::{Failure, Status, value_parser};
 
 use crate::serve::{LISTEN_VARIABLE, reachable};
-use crate::service::bind::parse_address;
+use crate::service::bind::{parse_address, passed_name};
 
 /// How long a connection, and each part of the exchange, may take.
 const TIMEOUT: Duration = Duration::from_secs(5);
@@ -28,7 +28,7 @@ const EXPECTED: &[u8; 13] = b"HTTP/1.0 200 ";
 #[derive(Args)]
 pub(crate) struct Health {
     /// Where the service listens: the value of its --listen
-    #[arg(value_name = "ADDRESS", default_value = "127.0.0.1:8080", env = LISTEN_VARIABLE, hide_env_values = true, value_parser = value_parser(parse_address))]
+    #[arg(value_name = "ADDRESS", default_value = "127.0.0.1:8080", env = LISTEN_VARIABLE, hide_env_values = true, value_parser = value_parser(parse_reachable))]
     address: String,
 }
 
@@ -38,10 +38,39 @@ impl Health {
         let address = &self.address;
         match request(address) {
             Ok(head) if head == *EXPECTED => Ok(Status::Success),
-            Ok(_) => Err(Failure::new(format!("the server at {address} is not a service"))),
-            Err(error) => Err(Failure::new(format!("no service answers at {address}: {error}"))),
+            Ok(head) if head.starts_with(b"HTTP/") => {
+                Err(Failure::new(format!("the server at {address} is not a service")))
+            }
+            Ok(_) => Err(Failure::new(no_http(address))),
+            Err(error) => Err(Failure::new(match error.kind() {
+                // A socket reports the first on Unix, and the second on Windows.
+                io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => {
+                    let limit = TIMEOUT.as_secs();
+                    format!("no service answers at {address}: it did not respond within {limit} s")
+                }
+                io::ErrorKind::UnexpectedEof => no_http(address),
+                _ => format!("no service answers at {address}: {error}"),
+            })),
         }
     }
+}
+
+/// Returns the sentence on a server that sends something else, or less than a response.
+fn no_http(address: &str) -> String {
+    format!("the server at {address} is not a service: its response is not HTTP")
+}
+
+/// Checks the syntax of an address to connect to. A socket that systemd passes has none.
+fn parse_reachable(text: &str) -> Result<String, String> {
+    let address = parse_address(text)?;
+    if passed_name(&address).is_some() {
+        return Err(format!(
+            "{address:?} names a socket that systemd passes to a service, and nothing can connect \
+             to that name; write the address or path of the socket unit, such as 127.0.0.1:8080, \
+             [::1]:8080 or unix:/run/keytally.socket"
+        ));
+    }
+    Ok(address)
 }
 
 /// Returns the first bytes of the response.

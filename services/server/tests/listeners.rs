@@ -389,4 +389,31 @@ fn health_reports_whether_a_service_answers() {
     answer.join().unwrap();
     health(&address).expect_failure(&["no service answers at 127.0.0.1:"]);
     health("nowhere").expect_usage_error(&["\"nowhere\" is not an address"]);
+    for passed in ["systemd", "systemd:keytally"] {
+        let named = format!("{passed:?} names a socket that systemd passes");
+        health(passed).expect_usage_error(&[&named, "127.0.0.1:8080", "unix:/run/"]);
+    }
+}
+
+#[test]
+fn health_names_a_server_that_hangs_or_speaks_no_http() {
+    let sandbox = Sandbox::new();
+    let health = |address: &str| sandbox.finish(&mut sandbox.command(&["health", address]), b"");
+    let other = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = other.local_addr().unwrap().to_string();
+    // The system accepts the connection, and no response follows.
+    let hangs = "it did not respond within 5 s";
+    health(&address).expect_failure(&["no service answers at 127.0.0.1:", hangs]);
+    drop(other.accept().unwrap());
+    for text in [&b"+PONG\r\n"[..], b"SSH-2.0-OpenSSH_9.6\r\n"] {
+        let other = other.try_clone().unwrap();
+        let answer = std::thread::spawn(move || {
+            use std::io::{Read as _, Write as _};
+            let (mut stream, _) = other.accept().unwrap();
+            stream.read_exact(&mut [0; 25]).unwrap();
+            stream.write_all(text).unwrap();
+        });
+        health(&address).expect_failure(&["is not a service: its response is not HTTP"]);
+        answer.join().unwrap();
+    }
 }
