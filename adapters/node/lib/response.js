@@ -127,7 +127,7 @@ function settleAfter(request, response, record) {
   }
   // A response of HTTP/2 emits `finish` also if the client reset its stream.
   const { stream } = response
-  const isReset = () => stream !== undefined && (stream.aborted || stream.rstCode !== 0)
+  const isReset = () => stream?.aborted === true || (stream?.rstCode ?? 0) !== 0
   response.once('finish', () => {
     if (isReset()) return
     isFinished = true

@@ -51,7 +51,7 @@ impl Data {
 /// What the options of a start require of the gate.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct GateOptions<'a> {
-    /// Whether it is an error if there is no gate.
+    /// Whether a missing gate is an error.
     pub(crate) must_exist: bool,
     /// The fleet file that the gate joins. It is that of a gate, so a new gate could not join.
     pub(crate) fleet: Option<&'a Path>,
